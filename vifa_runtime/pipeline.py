@@ -1,0 +1,120 @@
+"""From one camera pair to the fused images of every wanted task."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vifa_runtime.backends import Backend
+from vifa_runtime.bundle import Bundle
+from vifa_runtime.geometry import WorkingGrid, resize
+from vifa_runtime.thermal import ThermalNormaliser, ThermalSettings
+
+
+class InputError(ValueError):
+    """Images or task names that the pipeline cannot work on; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """What `FusionPipeline.process` gives for one pair.
+
+    Attributes:
+        fused: task -> fused RGB image, uint8 (H,W,3), in the visible image's pixels. Valid until the next call.
+        milliseconds: stage -> time: `normalise`, `align`, `backbone`, `head.<task>`, `restore`.
+    """
+
+    fused: Mapping[str, NDArray[np.uint8]]
+    milliseconds: Mapping[str, float]
+
+
+class FusionPipeline:
+    """Runs one bundle on one back end. Used by one thread at a time; `close` it in the end."""
+
+    def __init__(self, bundle: Bundle, backend: Backend, thermal: ThermalSettings | None = None) -> None:
+        self.bundle = bundle
+        self.backend = backend
+        self.normaliser = ThermalNormaliser(thermal or bundle.thermal)
+        self._buffers: dict[str, NDArray] = {}
+
+    def process(
+        self,
+        visible: NDArray[np.uint8],
+        thermal: NDArray,
+        stamp: float | None = None,
+        tasks: Sequence[str] | None = None,
+    ) -> Results:
+        """Fuse one pair that shows the same field of view.
+
+        Args:
+            visible: (H,W,3) RGB uint8.
+            thermal: (h,w) uint8, uint16 or float32, any size; resized to the visible image.
+            stamp: seconds, for the smoothing of thermal limits; None takes the pair by itself.
+            tasks: wanted tasks in any order; None for all. Nothing is computed for others.
+
+        Raises:
+            InputError: an image of another shape or dtype, or a task that the bundle does not have.
+            ThermalError: a thermal image without a finite pixel.
+            GeometryError: a visible image too large to work on.
+        """
+        wanted = self._check(visible, tasks)
+        clock = _Stopwatch()
+        with clock("normalise"):
+            warm = self.normaliser(thermal, stamp, out=self._buffer("warm", thermal.shape, np.float32))
+        with clock("align"):
+            grid = self.bundle.grid((visible.shape[0], visible.shape[1]))
+            visible, warm = self._align(grid, visible, warm)
+        raw = self.backend.run(visible[None], warm[None], wanted)
+        with clock("restore"):
+            fused = {task: grid.restore(image[0]) for task, image in raw.fused.items()}
+        return Results(fused, {**clock.milliseconds, **raw.milliseconds})
+
+    def close(self) -> None:
+        """Give back the engine and the buffers."""
+        self.backend.close()
+        self._buffers.clear()
+
+    def _check(self, visible: NDArray[np.uint8], tasks: Sequence[str] | None) -> list[str]:
+        if visible.ndim != 3 or visible.shape[2] != 3 or visible.dtype != np.uint8:
+            raise InputError(f"expected a visible image uint8 (H, W, 3), got {visible.dtype} {visible.shape}")
+        names = self.bundle.task_names
+        for task in tasks or ():
+            if task not in names:
+                raise InputError(f"bundle {self.bundle.name} has no task {task!r}; it has {', '.join(names)}")
+        return [name for name in names if tasks is None or name in tasks]
+
+    def _align(
+        self, grid: WorkingGrid, visible: NDArray[np.uint8], warm: NDArray[np.float32]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Bring both images onto the network's grid, each contiguous, copying only where something changes."""
+        if warm.shape != grid.source:
+            warm = resize(warm, grid.source, out=self._buffer("resized", grid.source, np.float32))
+        if not grid.is_identity:
+            warm = grid.place(warm, out=self._buffer("thermal", grid.padded, np.float32))
+            visible = grid.place(visible, out=self._buffer("visible", (*grid.padded, 3), np.uint8))
+        return np.ascontiguousarray(visible), np.ascontiguousarray(warm)
+
+    def _buffer(self, name: str, shape: tuple[int, ...], dtype: type) -> NDArray:
+        """A buffer of this name, used again as long as the size stays."""
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.shape != shape:
+            buffer = self._buffers[name] = np.empty(shape, dtype)
+        return buffer
+
+
+class _Stopwatch:
+    """Collects the time spent in named stages."""
+
+    def __init__(self) -> None:
+        self.milliseconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.milliseconds[stage] = 1e3 * (time.perf_counter() - start)
