@@ -1,0 +1,64 @@
+"""Model cards: the README.md of a bundle, made from its recipe and its manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from vifa_training.recipe import Recipe
+
+
+def model_card(recipe: Recipe, network: nn.Module, manifest: Mapping[str, Any]) -> str:
+    """Markdown text: what it is, how it was trained, how well it does, under which licences."""
+    parameters = sum(p.numel() for p in network.parameters())
+    schedule, provenance, licences = recipe.schedule, manifest["provenance"], manifest["licences"]
+    lines = [
+        f"# {recipe.name}",
+        "",
+        f"A VIFA bundle: the network `{recipe.network}` ({parameters:,} parameters), one shared backbone and one",
+        "thin head a task. Load it with `vifa fuse --bundle`, check it with `vifa bundle verify`.",
+        "",
+        "| task | what its fused image is for | loss weights |",
+        "| --- | --- | --- |",
+        *(f"| {task.name} | {task.description} | {_weights(weights)} |" for task, weights in recipe.tasks.items()),
+        "",
+        "## Training",
+        "",
+        f"Unsupervised, on {', '.join(f'`{part}`' for part in recipe.training)}; the best of "
+        f"{', '.join(f'`{part}`' for part in recipe.validation)} was kept.",
+        f"Adam, {schedule.steps} steps of {schedule.batch} crops of {schedule.crop} pixels, learning rate "
+        f"{schedule.learning_rate:g} falling to 0, seed {schedule.seed}.",
+        f"Recipe `{provenance['recipe']}` at commit {provenance['commit']}, {provenance['date']}.",
+        "",
+    ]
+    if manifest["metrics"]:
+        lines += [
+            "## Metrics",
+            "",
+            "From `benchmarks/fusion_quality.py`, which prints the trivial baselines beside them.",
+            "",
+        ]
+        lines += _metrics_table(manifest["metrics"])
+    lines += [
+        "## Licences",
+        "",
+        f"Code: {licences['code']}. Weights: {licences['weights']}. Data: {licences['data']}.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _weights(weights: Any) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in vars(weights).items() if value)
+
+
+def _metrics_table(rows: list[Mapping[str, Any]]) -> list[str]:
+    metrics = list(dict.fromkeys(row["metric"] for row in rows))
+    values = {(row["data"], row["task"], row["metric"]): row["value"] for row in rows}
+    lines = [f"| data | task | {' | '.join(metrics)} |", "| --- | --- |" + " --- |" * len(metrics)]
+    for data, task in dict.fromkeys((row["data"], row["task"]) for row in rows):
+        cells = " | ".join(f"{values[data, task, metric]:.3f}" for metric in metrics)
+        lines.append(f"| {data} | {task} | {cells} |")
+    return [*lines, ""]

@@ -1,0 +1,168 @@
+"""From a trained network to a bundle, and the one place that owns colour.
+
+A network works on luma. Around it the exported graphs take and give camera images: luma is computed from RGB bytes on
+the way in, and on the way out the fused luma replaces the visible one, exactly `clip(rgb + (y_fused - y), 0, 1)`.
+`recolour` is the same in torch, for training on colour images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+from torch.export import Dim
+
+from vifa_runtime.bundle import Bundle, Task, write_bundle
+from vifa_runtime.luma import LUMA_WEIGHTS
+from vifa_training.networks import FusionNetwork
+
+OPSET = 18
+IR_VERSION = 9  # read by ONNX Runtime 1.15 (JetPack 5) and later
+_SIDE = 64  # of the images that the network is traced with
+
+
+def luma(rgb: Tensor) -> Tensor:
+    """Luma (B,1,H,W) of RGB images (B,3,H,W), both 0..1."""
+    return (rgb * rgb.new_tensor(LUMA_WEIGHTS).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+
+
+def recolour(rgb: Tensor, fused_y: Tensor) -> Tensor:
+    """Replace the luma of RGB images (B,3,H,W) by a fused luma (B,1,H,W); all 0..1."""
+    return (rgb + (fused_y.clamp(0, 1) - luma(rgb))).clamp(0, 1)
+
+
+def export_bundle(
+    network: FusionNetwork, tasks: Sequence[Task], folder: Path, manifest: Mapping[str, Any], card: str
+) -> Bundle:
+    """Write a network as a bundle.
+
+    Args:
+        network: with a head for every task.
+        tasks: in the order the bundle lists them.
+        folder: of the bundle; an older bundle there is replaced.
+        manifest: name, licences, provenance and whatever else differs from the defaults here.
+        card: text of the model card, README.md.
+
+    Raises:
+        BundleError: the result does not pass the runtime's checks.
+    """
+    network.eval()
+    defaults = {"network": network.name, "size_multiple": network.size_multiple, "aspect": "letterbox"}
+    defaults |= {"working_size": None, "thermal": {"mode": "auto"}}
+    entries = [{"name": task.name, "kind": task.kind, "description": task.description} for task in tasks]
+    contents = {"README.md": card.encode(), "backbone.onnx": backbone_graph(network)}
+    contents |= {task.head: head_graph(network, task.name) for task in tasks}
+    return write_bundle(folder, {"name": manifest["name"], **defaults, **manifest, "tasks": entries}, contents)
+
+
+def backbone_graph(network: FusionNetwork) -> bytes:
+    """ONNX bytes: visible uint8 (1,H,W,3), thermal float32 (1,H,W) -> the backbone's features."""
+    core = _trace(network.backbone, {"visible_y": _gray(), "thermal": _gray()}, ["visible_y", "thermal_y"])
+    before = [*_luma_nodes(), helper.make_node("Unsqueeze", ["thermal", "channel_axis"], ["thermal_y"])]
+    inputs = [
+        _image_value("visible"),
+        helper.make_tensor_value_info("thermal", TensorProto.FLOAT, [1, "H", "W"]),
+    ]
+    return _stitch(f"{network.name} backbone", inputs, [*before, *core.node], list(core.output), core.initializer)
+
+
+def head_graph(network: FusionNetwork, task: str) -> bytes:
+    """ONNX bytes: visible uint8 (1,H,W,3) and features -> fused uint8 (1,H,W,3).
+
+    Colour is computed in gray levels on the image's own memory layout, one row of 3W values: nothing is transposed.
+    """
+    with torch.no_grad():
+        features = network.backbone(_gray(), _gray())
+    core = _trace(network.heads[task], {"features": features}, list(features))
+    after = [
+        helper.make_node("Clip", [core.output[0].name, "zero", "one"], ["fused_y"]),
+        helper.make_node("Sub", ["fused_y", "visible_y"], ["change"]),
+        helper.make_node(
+            "ConvTranspose", ["change", "to_levels"], ["change_rows"], kernel_shape=[1, 3], strides=[1, 3]
+        ),
+        helper.make_node("Add", ["levels", "change_rows"], ["fused_rows"]),
+        helper.make_node("QuantizeLinear", ["fused_rows", "one", "zero_byte"], ["fused_bytes"]),
+        helper.make_node("Squeeze", ["fused_bytes", "channel_axis"], ["fused_flat"]),
+        helper.make_node("Reshape", ["fused_flat", "as_image"], ["fused"]),
+    ]
+    inputs = [_image_value("visible"), *core.input]
+    nodes = [*_luma_nodes(), *core.node, *after]
+    return _stitch(f"{network.name} head {task}", inputs, nodes, [_image_value("fused")], core.initializer)
+
+
+def _gray() -> Tensor:
+    return torch.zeros(1, 1, _SIDE, _SIDE)
+
+
+def _image_value(name: str) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.UINT8, [1, "H", "W", 3])
+
+
+def _trace(module: nn.Module, inputs: Mapping[str, Any], names: Sequence[str]) -> onnx.GraphProto:
+    """The module's own ONNX graph: sides dynamic, tensors in named by `names`, out as the module's dictionary."""
+    with torch.no_grad():
+        result = module.eval()(**inputs)
+    sides = {2: Dim.AUTO, 3: Dim.AUTO}
+    program = torch.onnx.export(
+        module,
+        kwargs=dict(inputs),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=list(names),
+        output_names=list(result) if isinstance(result, dict) else ["fused_y_free"],
+        dynamic_shapes={k: dict.fromkeys(v, sides) if isinstance(v, dict) else sides for k, v in inputs.items()},
+        verbose=False,
+    )
+    return program.model_proto.graph
+
+
+def _luma_nodes() -> list[onnx.NodeProto]:
+    """visible -> `levels` (1,1,H,3W) in 0..255 and `visible_y` (1,1,H,W) in 0..1."""
+    return [
+        helper.make_node("Reshape", ["visible", "as_rows"], ["visible_rows"]),
+        helper.make_node("Cast", ["visible_rows"], ["levels_flat"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["levels_flat", "channel_axis"], ["levels"]),
+        helper.make_node("Conv", ["levels", "to_luma"], ["visible_y"], kernel_shape=[1, 3], strides=[1, 3]),
+    ]
+
+
+def _constants() -> dict[str, np.ndarray]:
+    """Every constant that the nodes around a network may use."""
+    return {
+        "as_rows": np.array([0, 0, -1], np.int64),
+        "as_image": np.array([1, 0, -1, 3], np.int64),
+        "channel_axis": np.array([1], np.int64),
+        "to_luma": (np.array(LUMA_WEIGHTS) / 255).astype(np.float32).reshape(1, 1, 1, 3),
+        "to_levels": np.full((1, 1, 1, 3), 255, np.float32),
+        "zero": np.array(0, np.float32),
+        "one": np.array(1, np.float32),
+        "zero_byte": np.array(0, np.uint8),
+    }
+
+
+def _stitch(
+    name: str,
+    inputs: Sequence[onnx.ValueInfoProto],
+    nodes: Sequence[onnx.NodeProto],
+    outputs: Sequence[onnx.ValueInfoProto],
+    weights: Sequence[onnx.TensorProto],
+) -> bytes:
+    """One self-contained model: only used inputs and constants, and none of the tracer's notes (they name paths)."""
+    used = {tensor for node in nodes for tensor in node.input}
+    constants = [numpy_helper.from_array(value, key) for key, value in _constants().items() if key in used]
+    for item in [*nodes, *inputs, *outputs, *weights]:
+        item.doc_string = ""
+        item.ClearField("metadata_props")
+    graph = helper.make_graph(
+        nodes, name, [value for value in inputs if value.name in used], outputs, [*weights, *constants]
+    )
+    opsets = [helper.make_opsetid("", OPSET)]
+    model = helper.make_model(graph, producer_name="vifa", opset_imports=opsets, ir_version=IR_VERSION)
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()

@@ -1,0 +1,26 @@
+"""Fusion networks: one file each, one interface (see `FusionNetwork`), one line in the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from vifa_training.networks.base import Features, FusionNetwork
+from vifa_training.networks.nano import Nano
+
+NETWORKS: dict[str, Callable[[Sequence[str]], FusionNetwork]] = {"nano": Nano}
+
+
+def build_network(name: str, tasks: Sequence[str]) -> FusionNetwork:
+    """Make a network with fresh weights and one head a task.
+
+    Raises:
+        ValueError: no network of that name, no task, or a task named twice.
+    """
+    if name not in NETWORKS:
+        raise ValueError(f"no network is called {name!r}; choose one of {', '.join(sorted(NETWORKS))}")
+    if not tasks or len(set(tasks)) != len(tasks):
+        raise ValueError(f"expected distinct task names, got {list(tasks)}")
+    return NETWORKS[name](tasks)
+
+
+__all__ = ["NETWORKS", "Features", "FusionNetwork", "build_network"]
