@@ -1,0 +1,386 @@
+"""The fusion node: two cameras in, one fused image per task out. See docs/fusion_node.md.
+
+The executor's threads receive, pair and answer; the worker's thread owns the engine. What a frame goes through:
+`_receive` looks at it without a copy, the pairing buffer finds its partner, the worker's slot hands the newest pair to
+`_fuse`, which converts, runs the pipeline and publishes what somebody listens to.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from functools import partial
+from typing import Any
+
+import rclpy
+from lifecycle_msgs.srv import ChangeState
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
+from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.time import Time
+from sensor_msgs.msg import CameraInfo, Image
+
+from vifa.msg import FusionStatus, TaskStatus
+from vifa_ros import health
+from vifa_ros.conversions import ConversionError, view_image
+from vifa_ros.outputs import RELIABLE_QOS, TaskOutput
+from vifa_ros.pairing import STREAMS, THERMAL, Pair, PairingBuffer, PairingSettings
+from vifa_ros.parameters import declare_all, find_problem
+from vifa_ros.worker import Worker, WorkerError
+from vifa_runtime.backends import Options, prepare
+from vifa_runtime.bundle import load_bundle
+from vifa_runtime.geometry import GeometryError
+from vifa_runtime.models import find_bundle
+from vifa_runtime.pipeline import FusionPipeline, InputError
+from vifa_runtime.thermal import ThermalError, ThermalSettings
+
+BAD_IMAGE = "bad_image"
+NOBODY_LISTENS = "nobody_listens"
+STOP_TIMEOUT = 10.0
+SENSOR_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+class FusionNode(LifecycleNodeMixin, Node):
+    """A lifecycle node around `FusionPipeline`."""
+
+    def __init__(self, name: str = "fusion_node", **arguments: Any) -> None:
+        Node.__init__(self, name, **arguments)
+        services = ReentrantCallbackGroup()
+        LifecycleNodeMixin.__init__(self, callback_group=services)
+        self._images = MutuallyExclusiveCallbackGroup()
+        declare_all(self)
+        self._transition = threading.Lock()
+        self._change_state = self._service_change_state.callback
+        self._service_change_state.callback = self._change_state_in_turn
+        self.add_on_set_parameters_callback(self._check_parameters)
+        self.add_post_set_parameters_callback(self._apply_parameters)
+
+        self._worker: Worker[FusionPipeline, Pair] | None = None
+        self._pipeline: FusionPipeline | None = None
+        self._failure = ""
+        self._camera_info: CameraInfo | None = None
+        self._reset_session()
+        self._outputs: dict[str, TaskOutput] = {}
+        self._inputs: list[Any] = []
+        self._status = self.create_publisher(FusionStatus, "~/status", RELIABLE_QOS)
+        self._diagnostics = self.create_publisher(health.DiagnosticArray, "/diagnostics", RELIABLE_QOS)
+        period = 1.0 / self._value("status_rate")
+        self.create_timer(period, self.publish_status, callback_group=MutuallyExclusiveCallbackGroup())
+        if self._value("autostart"):
+            self._autostart = self.create_timer(0.0, self._start_by_itself, callback_group=services)
+
+    # Lifecycle: every transition runs in a service thread, one at a time.
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the bundle and build the engine in the worker's thread; make the outputs."""
+        worker = Worker(self._build, self._fuse, self._report_failure)
+        try:
+            self._pipeline = worker.start(self._value("configure_timeout"))
+            self._check_tasks(self._value("tasks"), self._pipeline)
+        except (WorkerError, InputError) as error:
+            self._failure = str(error)
+            self.get_logger().error(f"configure: {error}")
+            worker.stop(STOP_TIMEOUT)
+            self._pipeline = None
+            return TransitionCallbackReturn.FAILURE
+        self._failure = ""
+        self._worker = worker
+        self._outputs = {task.name: TaskOutput(self, task.name) for task in self._pipeline.bundle.tasks}
+        self.get_logger().info(f"configured: {self._pipeline.bundle.name} on {self._describe_backend()}")
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe to the cameras; counts start at zero."""
+        assert self._worker is not None
+        self._reset_session()
+        for output in self._outputs.values():
+            output.published = 0
+        self._worker.accept()
+        result = super().on_activate(state)
+        for stream in STREAMS:
+            self._inputs.append(self._subscribe(Image, self._watches[stream].topic, partial(self._receive, stream)))
+        self._inputs.append(self._subscribe(CameraInfo, "visible/camera_info", self._receive_camera_info))
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribe; the pair in work is finished, the waiting one dropped."""
+        for subscription in self._inputs:
+            self.destroy_subscription(subscription)
+        self._inputs.clear()
+        if self._worker is not None:
+            self._worker.refuse(STOP_TIMEOUT)
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Close the engine and take the outputs back."""
+        self.close()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Close the engine from any state."""
+        self.on_deactivate(state)
+        self.close()
+        return super().on_shutdown(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Go back to unconfigured, from where the node can be configured again."""
+        self.on_shutdown(state)
+        return TransitionCallbackReturn.SUCCESS
+
+    def close(self) -> None:
+        """Close engine and outputs; safe to call twice."""
+        if self._worker is not None and not self._worker.stop(STOP_TIMEOUT):
+            self.get_logger().error(f"the engine did not stop within {STOP_TIMEOUT:g} s; it is left behind")
+        self._worker = self._pipeline = None
+        for output in self._outputs.values():
+            output.destroy(self)
+        self._outputs = {}
+
+    def _start_by_itself(self) -> None:
+        self._autostart.cancel()
+        with self._transition:
+            if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+                self.trigger_activate()
+        self.publish_status()
+
+    def _change_state_in_turn(
+        self, request: ChangeState.Request, response: ChangeState.Response
+    ) -> ChangeState.Response:
+        """Refuse a transition while another one runs, or that the present state does not allow."""
+        response.success = False
+        if not self._transition.acquire(blocking=False):
+            self.get_logger().warning("another transition is running; this one is refused")
+            return response
+        try:
+            return self._change_state(request, response)
+        except _rclpy.RCLError as error:
+            self.get_logger().warning(f"transition refused: {error}")
+            return response
+        finally:
+            self._transition.release()
+            self.publish_status()
+
+    # A frame's way through the node.
+
+    def _receive(self, stream: str, message: Image) -> None:
+        watch = self._watches[stream]
+        watch.arrivals.append(time.monotonic())
+        watch.last_stamp = message.header.stamp
+        try:
+            view = view_image(message, stream)
+        except ConversionError as error:
+            watch.problem = str(error)
+            self._pairing.refuse(stream, BAD_IMAGE)
+            self.get_logger().error(f"{watch.topic}: {error}", throttle_duration_sec=5.0)
+            return
+        watch.problem = ""
+        stamp = Time.from_msg(message.header.stamp).nanoseconds
+        for pair in self._pairing.add(stream, stamp, (message.header, view)):
+            assert self._worker is not None
+            self._worker.submit(pair)
+
+    def _receive_camera_info(self, message: CameraInfo) -> None:
+        self._camera_info = message
+
+    def _fuse(self, pipeline: FusionPipeline, pair: Pair) -> str | None:
+        """Work on one pair in the worker's thread; see `Worker`."""
+        tasks = self._wanted_tasks()
+        if not tasks:
+            return NOBODY_LISTENS
+        header, visible = pair.visible
+        start = time.perf_counter()
+        rgb, thermal = visible.to_rgb(), pair.thermal[1].to_thermal()
+        converted = time.perf_counter()
+        try:
+            stamp = Time.from_msg(header.stamp).nanoseconds * 1e-9
+            results = pipeline.process(rgb, thermal, stamp, tasks)
+        except (ThermalError, InputError, GeometryError) as error:
+            self._watches[THERMAL].problem = str(error)
+            self.get_logger().error(f"pair dropped: {error}", throttle_duration_sec=5.0)
+            return BAD_IMAGE
+        fused = time.perf_counter()
+        for task, image in results.fused.items():
+            self._outputs[task].publish(image, header, self._camera_info)
+        done = time.perf_counter()
+        latency = (self.get_clock().now() - Time.from_msg(header.stamp)).nanoseconds * 1e-6
+        self._samples.add(
+            {
+                "convert": 1e3 * (converted - start),
+                **results.milliseconds,
+                "publish": 1e3 * (done - fused),
+                "latency": latency,
+                "skew": abs(pair.skew) * 1e-6,
+            }
+        )
+        return None
+
+    def _wanted_tasks(self) -> list[str]:
+        """Tasks that the parameter `tasks` allows and somebody listens to."""
+        chosen = [name for name in self._value("tasks") if name]
+        return [task for task, output in self._outputs.items() if output.wanted and (not chosen or task in chosen)]
+
+    def _report_failure(self, error: BaseException) -> None:
+        self._failure = f"the engine failed on a pair: {error}"
+        self.get_logger().error(self._failure, throttle_duration_sec=5.0)
+
+    # Health.
+
+    def publish_status(self) -> None:
+        """Publish ~/status and /diagnostics."""
+        status = self.make_status()
+        self._status.publish(status)
+        self._diagnostics.publish(health.to_diagnostics(status, self.get_fully_qualified_name()))
+
+    def make_status(self) -> FusionStatus:
+        """The node's state and counts now."""
+        now = time.monotonic()
+        message = FusionStatus()
+        message.header.stamp = self.get_clock().now().to_msg()
+        message.level, message.message = self._judge(now)
+        message.visible, message.thermal = (
+            health.stream_status(self._watches[stream], self._pairing.counts(stream), now) for stream in STREAMS
+        )
+        worker, pipeline = self._worker, self._pipeline
+        if worker is not None and pipeline is not None:
+            message.bundle, message.backend = pipeline.bundle.name, self._describe_backend()
+            health.fill_pairs(message, worker.counts(), self._samples)
+            wanted = self._wanted_tasks()
+            message.tasks = [
+                TaskStatus(
+                    name=t.name,
+                    kind=t.kind,
+                    wanted=t.name in wanted,
+                    published=self._outputs[t.name].published,
+                )
+                for t in pipeline.bundle.tasks
+                if t.name in self._outputs
+            ]
+        return message
+
+    def _judge(self, now: float) -> tuple[int, str]:
+        """Level and message: the worst thing that is wrong, with its mend."""
+        if self._failure:
+            return FusionStatus.ERROR, self._failure
+        if not self._inputs:
+            return FusionStatus.WARN, f"not active (state {self._state_machine.current_state[1]})"
+        for watch in self._watches.values():
+            if watch.problem:
+                return FusionStatus.ERROR, f"{watch.topic}: {watch.problem}"
+            if (silence := watch.silence(now, self._activated)) > health.SILENT_AFTER:
+                return (
+                    FusionStatus.WARN,
+                    f"no image on {watch.topic} for {silence:.0f} s; is the camera running?",
+                )
+        counts = [self._pairing.counts(stream) for stream in STREAMS]
+        if all(count.received > 10 and count.paired == 0 for count in counts):
+            return (
+                FusionStatus.WARN,
+                "both cameras deliver but no stamps match; check the clocks, offsets and slop",
+            )
+        return FusionStatus.OK, ""
+
+    def _describe_backend(self) -> str:
+        assert self._pipeline is not None
+        about = self._pipeline.backend.describe()
+        return (
+            f"{about['engine']} {about['version']}, {about['device']}, {about['precision']}, {about['threads']} threads"
+        )
+
+    # Parameters and small helpers.
+
+    def _value(self, name: str) -> Any:
+        return self.get_parameter(name).value
+
+    def _check_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
+        values = {parameter.name: parameter.value for parameter in parameters}
+        problem = find_problem(values, configured=self._worker is not None)
+        if problem is None and self._pipeline is not None and "tasks" in values:
+            try:
+                self._check_tasks(values["tasks"], self._pipeline)
+            except InputError as error:
+                problem = str(error)
+        return SetParametersResult(successful=problem is None, reason=problem or "")
+
+    def _apply_parameters(self, parameters: list[Parameter]) -> None:
+        if any(
+            parameter.name in ("slop", "visible_offset", "thermal_offset", "queue_size") for parameter in parameters
+        ):
+            self._pairing.reconfigure(self._pairing_settings())
+
+    def _check_tasks(self, names: list[str], pipeline: FusionPipeline) -> None:
+        for name in names:
+            if name and name not in pipeline.bundle.task_names:
+                known = ", ".join(pipeline.bundle.task_names)
+                raise InputError(f"parameter tasks: bundle {pipeline.bundle.name} has no {name!r}; it has {known}")
+
+    def _pairing_settings(self) -> PairingSettings:
+        def nanoseconds(name: str) -> int:
+            return round(self._value(name) * 1e9)
+
+        return PairingSettings(
+            slop=nanoseconds("slop"),
+            visible_offset=nanoseconds("visible_offset"),
+            thermal_offset=nanoseconds("thermal_offset"),
+            capacity=self._value("queue_size"),
+        )
+
+    def _thermal_settings(self) -> ThermalSettings | None:
+        """The settings that the parameters ask for; None for the bundle's own."""
+        mode = self._value("thermal.mode")
+        if mode == "bundle":
+            return None
+        names = ("low_percentile", "high_percentile", "minimum", "maximum", "time_constant")
+        return ThermalSettings(mode=mode, **{name: self._value(f"thermal.{name}") for name in names})
+
+    def _build(self) -> FusionPipeline:
+        """Load the bundle and build the engine; runs in the worker's thread."""
+        bundle = load_bundle(find_bundle(self._value("bundle")))
+        engine = prepare(self._value("backend"), bundle, Options(threads=self._value("threads")))
+        return FusionPipeline(bundle, engine, self._thermal_settings())
+
+    def _reset_session(self) -> None:
+        """Forget everything that is counted or remembered since the last activation."""
+        self._pairing = PairingBuffer(self._pairing_settings())
+        self._watches = {
+            stream: health.StreamWatch(self.resolve_topic_name(f"{stream}/image_raw")) for stream in STREAMS
+        }
+        self._samples = health.Samples()
+        self._camera_info = None
+        self._activated = time.monotonic()
+
+    def _subscribe(self, kind: type, topic: str, callback: Any) -> Any:
+        return self.create_subscription(
+            kind,
+            topic,
+            callback,
+            SENSOR_QOS,
+            callback_group=self._images,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the node until it is interrupted."""
+    rclpy.init(args=arguments)
+    node = FusionNode()
+    executor = MultiThreadedExecutor(num_threads=4)
+    executor.add_node(node)
+    try:
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        node.close()
+        executor.shutdown(timeout_sec=1.0)
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
+if __name__ == "__main__":
+    main()
