@@ -1,7 +1,8 @@
 """Unsupervised fusion losses: what a fused luma should keep of its two sources.
 
 Every function takes tensors of shape (B,1,H,W) in 0..1 and returns a scalar. The default loss is the one that
-PIAFusion and SwinFusion share: intensity maximum, gradient maximum, weighted structural similarity.
+PIAFusion and SwinFusion share: intensity maximum, gradient maximum, weighted structural similarity; `information`,
+ours, keeps a fused image from trading the detail of one source for the other's.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ class FusionWeights:
     """How much each term of the fusion loss counts.
 
     Attributes:
+        thermal_gain: dims the thermal image before every term; below 1 the visible image leads.
         maximum: pull to the brighter source at each pixel.
         visible, thermal: pull to the one source alone.
         hot: extra weight of `maximum` where the thermal image stands out (0 none).
@@ -25,8 +27,10 @@ class FusionWeights:
         ssim: structural similarity with both sources.
         ssim_visible: share of the visible image in `ssim`, 0..1; the thermal one gets the rest.
             None: by each source's mean gradient, as SwinFusion does.
+        information: share of each source's local information that is kept (see `information`).
     """
 
+    thermal_gain: float = 1.0
     maximum: float = 0.0
     visible: float = 0.0
     thermal: float = 0.0
@@ -39,6 +43,7 @@ class FusionWeights:
 
 def fusion_loss(fused: Tensor, visible_y: Tensor, thermal: Tensor, weights: FusionWeights) -> Tensor:
     """The weighted sum of all terms for one task's fused luma (before its clamp)."""
+    thermal = weights.thermal_gain * thermal
     loss = weights.gradient * gradient_loss(fused, visible_y, thermal)
     if weights.maximum:
         importance = 1 + weights.hot * thermal_prominence(thermal)
