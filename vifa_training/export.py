@@ -75,7 +75,7 @@ def backbone_graph(network: FusionNetwork) -> bytes:
 def head_graph(network: FusionNetwork, task: str) -> bytes:
     """ONNX bytes: visible uint8 (1,H,W,3) and features -> fused uint8 (1,H,W,3).
 
-    Colour is computed in gray levels on the image's own memory layout, one row of 3W values: nothing is transposed.
+    Colour is computed in gray levels on the image's own memory layout: nothing is transposed.
     """
     with torch.no_grad():
         features = network.backbone(_gray(), _gray())
@@ -86,10 +86,10 @@ def head_graph(network: FusionNetwork, task: str) -> bytes:
         helper.make_node(
             "ConvTranspose", ["change", "to_levels"], ["change_rows"], kernel_shape=[1, 3], strides=[1, 3]
         ),
-        helper.make_node("Add", ["levels", "change_rows"], ["fused_rows"]),
-        helper.make_node("QuantizeLinear", ["fused_rows", "one", "zero_byte"], ["fused_bytes"]),
-        helper.make_node("Squeeze", ["fused_bytes", "channel_axis"], ["fused_flat"]),
-        helper.make_node("Reshape", ["fused_flat", "as_image"], ["fused"]),
+        helper.make_node("Squeeze", ["change_rows", "channel_axis"], ["change_flat"]),
+        helper.make_node("Reshape", ["change_flat", "as_image"], ["change_rgb"]),
+        helper.make_node("Add", ["levels", "change_rgb"], ["fused_levels"]),
+        helper.make_node("QuantizeLinear", ["fused_levels", "one", "zero_byte"], ["fused"]),
     ]
     inputs = [_image_value("visible"), *core.input]
     nodes = [*_luma_nodes(), *core.node, *after]
@@ -123,22 +123,22 @@ def _trace(module: nn.Module, inputs: Mapping[str, Any], names: Sequence[str]) -
 
 
 def _luma_nodes() -> list[onnx.NodeProto]:
-    """visible -> `levels` (1,1,H,3W) in 0..255 and `visible_y` (1,1,H,W) in 0..1."""
+    """visible -> `levels` (1,H,W,3) in 0..255 and `visible_y` (1,1,H,W) in 0..1."""
     return [
-        helper.make_node("Reshape", ["visible", "as_rows"], ["visible_rows"]),
-        helper.make_node("Cast", ["visible_rows"], ["levels_flat"], to=TensorProto.FLOAT),
-        helper.make_node("Unsqueeze", ["levels_flat", "channel_axis"], ["levels"]),
-        helper.make_node("Conv", ["levels", "to_luma"], ["visible_y"], kernel_shape=[1, 3], strides=[1, 3]),
+        helper.make_node("Cast", ["visible"], ["levels"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["levels", "to_luma"], ["luma_last"]),
+        helper.make_node("Squeeze", ["luma_last", "last_axis"], ["luma_flat"]),
+        helper.make_node("Unsqueeze", ["luma_flat", "channel_axis"], ["visible_y"]),
     ]
 
 
 def _constants() -> dict[str, np.ndarray]:
     """Every constant that the nodes around a network may use."""
     return {
-        "as_rows": np.array([0, 0, -1], np.int64),
         "as_image": np.array([1, 0, -1, 3], np.int64),
         "channel_axis": np.array([1], np.int64),
-        "to_luma": (np.array(LUMA_WEIGHTS) / 255).astype(np.float32).reshape(1, 1, 1, 3),
+        "last_axis": np.array([3], np.int64),
+        "to_luma": (np.array(LUMA_WEIGHTS) / 255).astype(np.float32).reshape(3, 1),
         "to_levels": np.full((1, 1, 1, 3), 255, np.float32),
         "zero": np.array(0, np.float32),
         "one": np.array(1, np.float32),

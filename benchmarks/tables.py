@@ -1,0 +1,87 @@
+"""Make docs/results/README.md from the JSON files beside it: `python benchmarks/tables.py`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
+
+QUALITY_NOTE = """\
+Copying one source wins by construction where a metric sums the likeness to both: the copy is perfect for its own
+source, so `visible` and `thermal` have a VIF above 1 and an SSIM near 1 whatever they leave out of the other. `maximum`
+is close to such a copy where one source is brighter nearly everywhere. Read VIF and SSIM beside `target_contrast` (how
+much brighter the warmest 2 % of the pixels are than the image, gray levels) and `ssim_visible` (structure kept of the
+visible image): the copy of one source fails one of the two. The heads differ in just these: `saliency` leads in
+`target_contrast`, `texture` in `ssim_visible`."""
+
+
+def render() -> str:
+    """The whole page."""
+    quality, speed, transport = (_read(name) for name in ("fusion_quality", "runtime_speed", "transport"))
+    parts = [
+        "# Results",
+        "Made by `benchmarks/tables.py` from the JSON files beside this page, each of which names its command,",
+        "machine, versions, commit and date. Run the commands again to check them on your machine.",
+        "",
+        "## Fusion quality",
+        "",
+        _source(quality),
+        f"Bundle {quality['meta']['bundle']}; pairs that no training or tuning saw.",
+        "",
+        *(line for data in _unique(quality["rows"], "data") for line in _quality_table(quality["rows"], data)),
+        QUALITY_NOTE,
+        "",
+        "## Speed of the whole chain",
+        "",
+        _source(speed),
+        "Raw pair in, every task's image out; machines here are shared, so the best call stands beside the median.",
+        "`overhead` is the time around ONNX Runtime relative to the time inside it, in the same calls.",
+        "",
+        *_table(speed["rows"]),
+        "",
+        "## Images that arrive",
+        "",
+        _source(transport),
+        "Best effort between two processes on one machine.",
+        "",
+        *_table(transport["rows"]),
+        "",
+    ]
+    return "\n".join(parts)
+
+
+def _quality_table(rows: list[dict[str, Any]], data: str) -> list[str]:
+    own = [row for row in rows if row["data"] == data]
+    metrics = _unique(own, "metric")
+    values = {(row["task"], row["metric"]): row["value"] for row in own}
+    lines = [f"### {data}, {own[0]['pairs']} pairs", "", f"| method | {' | '.join(metrics)} |"]
+    lines.append("| --- |" + " --- |" * len(metrics))
+    for task in _unique(own, "task"):
+        lines.append(f"| {task} | {' | '.join(f'{values[task, metric]:.3f}' for metric in metrics)} |")
+    return [*lines, ""]
+
+
+def _table(rows: list[dict[str, Any]]) -> list[str]:
+    names = list(rows[0])
+    lines = [f"| {' | '.join(names)} |", "|" + " --- |" * len(names)]
+    return lines + [f"| {' | '.join(str(row[name]) for name in names)} |" for row in rows]
+
+
+def _source(result: dict[str, Any]) -> str:
+    meta = result["meta"]
+    return f"`{meta['command']}`, {meta['machine']}, {meta['date']}."
+
+
+def _unique(rows: list[dict[str, Any]], key: str) -> list[str]:
+    return list(dict.fromkeys(row[key] for row in rows))
+
+
+def _read(name: str) -> dict[str, Any]:
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+if __name__ == "__main__":
+    (RESULTS / "README.md").write_text(render())
+    print(f"{RESULTS.name}/README.md written")
