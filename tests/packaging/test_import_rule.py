@@ -1,0 +1,152 @@
+"""Imports have one direction: the runtime needs neither ROS nor torch, a robot no torch, training no ROS."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# "google" is protobuf, which onnx is made of.
+LIBRARIES = {"cv2", "google", "jsonschema", "numpy", "onnx", "onnxruntime", "rich", "scipy", "typer", "yaml"}
+ROS = {
+    "ament_index_python",
+    "builtin_interfaces",
+    "cv_bridge",
+    "diagnostic_msgs",
+    "geometry_msgs",
+    "launch",
+    "launch_ros",
+    "lifecycle_msgs",
+    "rcl_interfaces",
+    "rclpy",
+    "sensor_msgs",
+    "sensor_msgs_py",
+    "std_msgs",
+    "std_srvs",
+    "vifa",
+    "vision_msgs",
+}
+ALLOWED = {
+    "vifa_runtime": LIBRARIES,
+    "vifa_ros": LIBRARIES | ROS | {"vifa_runtime"},
+    "vifa_training": LIBRARIES | {"onnxscript", "safetensors", "torch", "vifa_runtime"},
+}
+ONLY_IN_FILE = {
+    "tensorrt": "vifa_runtime/backends/tensorrt.py",
+    "pycuda": "vifa_runtime/backends/tensorrt.py",
+}
+ONLY_IN_FUNCTIONS_OF = {"rosbags": "vifa_ros"}
+
+
+def imports(tree: ast.AST, in_function: bool = False) -> Iterator[tuple[str, int, bool]]:
+    """Every import below a node: top-level module, line, and whether it stands inside a function."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name.split(".")[0], node.lineno, in_function) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield str(node.module).split(".")[0], node.lineno, in_function
+        elif isinstance(node, ast.Call) and (name := imported_by_call(node)):
+            yield name.split(".")[0], node.lineno, in_function
+        inside = in_function or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        yield from imports(node, inside)
+
+
+def imported_by_call(call: ast.Call) -> str | None:
+    """The module that `import_module("name")` or `__import__("name")` names."""
+    function = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    first = call.args[0] if call.args else None
+    if function in ("import_module", "__import__") and isinstance(first, ast.Constant):
+        return str(first.value)
+    return None
+
+
+def is_allowed(module: str, file: str, in_function: bool) -> bool:
+    """Whether a file (path from the root of the repository) may import a top-level module there."""
+    package = file.split("/")[0]
+    if module == package or module in sys.stdlib_module_names:
+        return True
+    if module in ONLY_IN_FILE:
+        return file == ONLY_IN_FILE[module]
+    if module in ONLY_IN_FUNCTIONS_OF:
+        return package == ONLY_IN_FUNCTIONS_OF[module] and in_function
+    return module in ALLOWED[package]
+
+
+def violations(source: str, file: str) -> list[str]:
+    return [
+        f"{file}:{line} imports {module}"
+        for module, line, in_function in imports(ast.parse(source))
+        if not is_allowed(module, file, in_function)
+    ]
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_package_imports_only_what_the_design_allows(package):
+    files = sorted((ROOT / package).rglob("*.py"))
+    assert files, f"no Python file in {package}"
+    found = [violation for path in files for violation in violations(path.read_text(), str(path.relative_to(ROOT)))]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("vifa_runtime/pipeline.py", "import torch"),
+        ("vifa_runtime/pipeline.py", "import numpy, rclpy.node"),
+        ("vifa_runtime/pipeline.py", "from vifa_ros import cli"),
+        ("vifa_runtime/pipeline.py", "def f():\n    import vifa_training.losses"),
+        ("vifa_runtime/pipeline.py", "import importlib\nimportlib.import_module('torch.nn')"),
+        ("vifa_runtime/pipeline.py", "def f():\n    import tensorrt"),
+        ("vifa_ros/tensorrt.py", "def f():\n    import pycuda.driver"),
+        ("vifa_ros/bags.py", "from rosbags.rosbag2 import Reader"),
+        ("vifa_ros/bags.py", "class Bag:\n    import rosbags"),
+        ("vifa_ros/cli.py", "def f():\n    from vifa_training import export"),
+        ("vifa_training/export.py", "async def f():\n    from sensor_msgs.msg import Image"),
+        ("vifa_training/export.py", "if True:\n    import rosbags"),
+    ],
+)
+def test_checker_finds_a_planted_violation(file, source):
+    assert len(violations(source, file)) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("vifa_runtime/backends/tensorrt.py", "def f():\n    import tensorrt, pycuda.driver"),
+        (
+            "vifa_runtime/pipeline.py",
+            "import os.path\nfrom . import thermal\nimport vifa_runtime.thermal",
+        ),
+        ("vifa_ros/bags.py", "def f():\n    from rosbags.rosbag2 import Reader"),
+        ("vifa_ros/fusion_node.py", "from vifa.msg import FusionStatus\nimport vifa_runtime.bundle"),
+        ("vifa_training/export.py", "import torch.nn as nn\nfrom vifa_runtime.bundle import write"),
+    ],
+)
+def test_checker_accepts_what_is_allowed(file, source):
+    assert violations(source, file) == []
+
+
+BLOCKED_IMPORT = """
+import importlib, pkgutil, sys
+BLOCKED = {"rclpy", "torch", "rosbags", "vifa", "vifa_ros", "vifa_training", "tensorrt", "pycuda"}
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in BLOCKED:
+            raise ImportError(f"{name} must not be needed here")
+
+sys.meta_path.insert(0, Blocker())
+import vifa_runtime
+for module in pkgutil.walk_packages(vifa_runtime.__path__, "vifa_runtime."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+"""
+
+
+def test_every_runtime_module_imports_without_ros_torch_and_tensorrt():
+    done = subprocess.run([sys.executable, "-c", BLOCKED_IMPORT], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

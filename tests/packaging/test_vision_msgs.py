@@ -1,0 +1,51 @@
+"""The installed vision_msgs talks to the real one: two sides match only if their type hashes are equal."""
+
+import time
+
+import pytest
+
+rclpy = pytest.importorskip("rclpy", reason="no ROS 2 here")
+from rclpy.context import Context  # noqa: E402
+from vision_msgs import msg  # noqa: E402
+
+# Of vision_msgs 4.1.1 (github.com/ros-perception/vision_msgs, e77fa2d), built with rosidl 4.6.6 (Jazzy).
+HASHES = {
+    "BoundingBox2D": "008eacbb0cf8f26e83795547bed013eec3675485ef386ec056d80eaaf1c1ce2f",
+    "Detection2D": "0d12b69df5c593b3455b7346fac8205437a7d4bcb09b9e0e0b2dde787ded38ea",
+    "Detection2DArray": "214274120007f4a683866481336b70310268cfa107aebe9d594a6acf75bda968",
+    "LabelInfo": "3d37df4015cdf660cc851c51897f2acd957e1ca6205ba0a99aebffb9406b0783",
+    "ObjectHypothesis": "51da43cec11c01957a64d1e05a24acd18aae7745ec30b74348ad5f6d634f7f90",
+    "ObjectHypothesisWithPose": "41c12344c0396c48b81df12467c192d99b2a0eb1463c5c37194e4223251c80bc",
+    "Point2D": "eab0e83f44ab4de92ceaf76dd7d0e7638f2bdd1d16ffbe16c7a136c48e407247",
+    "Pose2D": "b0b5d1d7b4c20dd4fcde3ed1d4b289a919290572007d67a97043814db25d3648",
+    "VisionClass": "1e4a11f0fed50b5623cb8ff26ca0e37952a48a9c074d16f804b44e9164c2037a",
+}
+
+
+@pytest.fixture(scope="module")
+def node():
+    context = Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node("vision_msgs_hashes", context=context)
+    yield node
+    node.destroy_node()
+    context.shutdown()
+
+
+def announced_hash(node, name: str) -> str:
+    """The type hash that the middleware announces for a publisher of this message."""
+    topic = f"/vision_msgs_hashes/{name}"
+    publisher = node.create_publisher(getattr(msg, name), topic, 1)
+    deadline = time.monotonic() + 10
+    while not (endpoints := node.get_publishers_info_by_topic(topic)):
+        assert time.monotonic() < deadline, f"the publisher of {name} was not announced"
+        time.sleep(0.02)
+    node.destroy_publisher(publisher)
+    if not hasattr(endpoints[0], "topic_type_hash"):
+        pytest.skip("this ROS has no type hashes (they came with Iron)")
+    return bytes(endpoints[0].topic_type_hash.value).hex()
+
+
+@pytest.mark.parametrize("name", HASHES)
+def test_type_hash_equals_that_of_vision_msgs_4(node, name):
+    assert announced_hash(node, name) == HASHES[name]
