@@ -4,8 +4,8 @@
     backbone.onnx           visible, thermal -> features
     heads/<task>.onnx       visible, features -> fused
 
-Loading runs nothing and unpickles nothing: text is parsed by the safe YAML loader, sums are compared, and every graph
-passes `graph_check` before an engine sees it.
+Loading runs nothing and unpickles nothing: text is parsed by a safe YAML loader without aliases, sums are compared,
+and every graph passes `graph_check` before an engine sees it.
 """
 
 from __future__ import annotations
@@ -82,12 +82,13 @@ def load_bundle(folder: Path) -> Bundle:
         BundleError: a missing or altered file, a path outside the folder, an unknown format or field, or a graph
             that breaks its contract.
     """
-    manifest = _read_manifest(folder / MANIFEST)
+    manifest = _read_manifest(folder)
     contents = {name: _read_verified(folder, name, digest) for name, digest in manifest["files"].items()}
     tasks = tuple(Task(**entry) for entry in manifest["tasks"])
     names = [task.name for task in tasks]
     if len(set(names)) != len(names):
         raise BundleError(f"{folder / MANIFEST}: two tasks share a name; rename one")
+    multiple = int(manifest["size_multiple"])  # the schema lets 4.0 through as an integer
     graphs = {}
     for path in [BACKBONE, *(task.head for task in tasks)]:
         if path not in contents:
@@ -96,20 +97,20 @@ def load_bundle(folder: Path) -> Bundle:
     try:
         thermal = ThermalSettings(**manifest["thermal"])
         path = BACKBONE
-        features = check_backbone(graphs[BACKBONE], manifest["size_multiple"])
+        features = check_backbone(graphs[BACKBONE], multiple)
         for path in [task.head for task in tasks]:
-            check_head(graphs[path], features, manifest["size_multiple"])
+            check_head(graphs[path], features, multiple)
     except ThermalError as error:
         raise BundleError(f"{folder / MANIFEST}: {error}") from None
     except GraphError as error:
-        raise BundleError(f"{folder / path}: {error}") from None
+        raise BundleError(f"{folder / path}: {str(error)[:300]}") from None
     size = manifest["working_size"]
     return Bundle(
         name=manifest["name"],
         network=manifest["network"],
-        size_multiple=manifest["size_multiple"],
+        size_multiple=multiple,
         aspect=manifest["aspect"],
-        working_size=None if size is None else (size[0], size[1]),
+        working_size=None if size is None else (int(size[0]), int(size[1])),
         thermal=thermal,
         tasks=tasks,
         manifest=manifest,
@@ -127,7 +128,9 @@ def write_bundle(folder: Path, manifest: Mapping[str, Any], contents: Mapping[st
     Raises:
         BundleError: what was given does not make a valid bundle; `folder` is left as it was.
     """
-    if folder.exists() and not (folder / MANIFEST).exists() and any(folder.iterdir()):
+    for name in contents:
+        _check_name(folder, name)
+    if folder.exists() and not (folder / MANIFEST).exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BundleError(f"{folder} exists and is no bundle; choose another output folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -137,33 +140,65 @@ def write_bundle(folder: Path, manifest: Mapping[str, Any], contents: Mapping[st
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
         sums = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(contents.items())}
-        text = yaml.safe_dump({"format": 1, **manifest, "files": sums}, sort_keys=False, allow_unicode=True, width=100)
-        (beside / MANIFEST).write_text(text)
+        whole = {"format": 1, **manifest, "files": sums}
+        text = yaml.dump(whole, Dumper=_ManifestDumper, sort_keys=False, allow_unicode=True, width=100)
+        (beside / MANIFEST).write_text(text, encoding="utf-8")
         bundle = load_bundle(beside)
         beside.chmod(0o755)
-        if folder.exists():
-            old = beside.with_name(beside.name + ".old")
-            folder.rename(old)
-            beside.rename(folder)
-            shutil.rmtree(old)
-        else:
-            beside.rename(folder)
+        _put_in_place(beside, folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return bundle
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def _put_in_place(new: Path, folder: Path) -> None:
+    """Rename `new` to `folder`; what was there is removed after that, and comes back where that fails."""
+    if not folder.exists():
+        new.rename(folder)
+        return
+    old = new.with_name(new.name + ".old")
+    folder.rename(old)
     try:
-        if path.stat().st_size > LARGEST_MANIFEST:
-            raise BundleError(f"{path} is larger than {LARGEST_MANIFEST} bytes; this is no bundle manifest")
-        manifest = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BundleError(f"cannot read {path}: {error.strerror}; is this the bundle's folder?") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BundleError(f"{path} is not valid YAML: {str(error).splitlines()[0]}") from None
+        new.rename(folder)
+    except BaseException:
+        old.rename(folder)
+        raise
+    shutil.rmtree(old)
+
+
+class _ManifestLoader(yaml.SafeLoader):
+    """Safe YAML whose keys are plain text, without aliases: a few of them stand for more than a memory holds."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not allowed in a bundle")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        mapping = super().construct_mapping(node, deep)
+        for key in mapping:
+            if not isinstance(key, str) or not key.isprintable():
+                raise yaml.YAMLError(f"the key {key!r} is no plain text")
+        return mapping
+
+
+class _ManifestDumper(yaml.SafeDumper):
+    """Writes what `_ManifestLoader` reads: a value that occurs twice is written twice."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    data = _read_inside(folder, MANIFEST, LARGEST_MANIFEST)
+    try:
+        manifest = yaml.load(data.decode(), _ManifestLoader)
+    except Exception as error:  # PyYAML lets built-in errors of half a dozen types through
+        reason = str(error).partition("\n")[0]
+        raise BundleError(f"{path} is not valid YAML: {reason}; copy the bundle again") from None
     if isinstance(manifest, dict) and manifest.get("format") != 1:
-        raise BundleError(f"{path}: format {manifest.get('format')!r} is unknown; this version reads format 1")
+        raise BundleError(f"{path}: format {manifest.get('format')!r:.40} is unknown; this version reads format 1")
     schema = json.loads(files("vifa_runtime").joinpath("bundle.schema.json").read_text())
     worst = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(manifest))
     if worst is not None:
@@ -173,19 +208,31 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _read_verified(folder: Path, name: str, digest: str) -> bytes:
-    """Read one listed file after checking that it lies inside the folder; compare its sum."""
+    """Read one listed file and compare its sum."""
+    _check_name(folder, name)
+    data = _read_inside(folder, name, LARGEST_FILE)
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise BundleError(f"{folder / name} does not match its SHA-256 in {MANIFEST}; copy the bundle again")
+    return data
+
+
+def _check_name(folder: Path, name: str) -> None:
     pure = PurePosixPath(name)
-    path = folder / pure
     if pure.is_absolute() or ".." in pure.parts or "\\" in name:
         raise BundleError(f"{folder / MANIFEST}: {name!r} points outside the bundle; such bundles are not loaded")
+
+
+def _read_inside(folder: Path, name: str, largest: int) -> bytes:
+    """Read a regular file of at most `largest` bytes that lies inside the folder when all links are followed."""
+    path = folder / name
     try:
         if not path.resolve(strict=True).is_relative_to(folder.resolve(strict=True)):
             raise BundleError(f"{path} links to outside the bundle; such bundles are not loaded")
-        if path.stat().st_size > LARGEST_FILE:
-            raise BundleError(f"{path} is larger than {LARGEST_FILE} bytes; such bundles are not loaded")
-        data = path.read_bytes()
-    except OSError as error:
-        raise BundleError(f"cannot read {path}: {error.strerror}; copy the bundle again") from None
-    if hashlib.sha256(data).hexdigest() != digest:
-        raise BundleError(f"{path} does not match its SHA-256 in {MANIFEST}; copy the bundle again")
-    return data
+        if not path.is_file():
+            raise BundleError(f"{path} is no regular file; such bundles are not loaded")
+        if path.stat().st_size > largest:
+            raise BundleError(f"{path} is larger than {largest} bytes; such bundles are not loaded")
+        return path.read_bytes()
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
+        reason = getattr(error, "strerror", None) or error
+        raise BundleError(f"cannot read {path}: {reason}; copy the whole bundle again") from None

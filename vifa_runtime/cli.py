@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -57,7 +59,7 @@ def fuse(
             problems.append(f"{pair.name}: {error}")
             continue
         for name, image in results.fused.items():
-            write_image(output / name / f"{pair.name}.png", image)
+            _write(output / name / f"{pair.name}.png", image)
     pipeline.close()
     done = len(pairs) - len(problems)
     print(f"{done} of {len(pairs)} pairs fused into {output}/{{{','.join(task or loaded.task_names)}}}/")
@@ -92,8 +94,15 @@ def verify(bundle: BundleArgument = DEFAULT_BUNDLE) -> None:
     )
 
 
+def _write(path: Path, image: NDArray[np.uint8]) -> None:
+    try:
+        write_image(path, image)
+    except OSError as error:
+        raise PairError(f"cannot write {path}: {error.strerror}; choose another output folder") from None
+
+
 def _print_bundle(bundle: Bundle) -> None:
-    console = Console()
+    console = Console(markup=False)  # a bundle's own words are not ours to interpret
     size = "the visible image's own" if bundle.working_size is None else "{1}x{0}".format(*bundle.working_size)
     table = Table(title=bundle.name, show_header=False)
     table.add_row("network", bundle.network)

@@ -76,6 +76,11 @@ class WorkingGrid:
         """Whether the grid is the source image itself."""
         return self.source == self.padded
 
+    @property
+    def resizes(self) -> bool:
+        """Whether the grid shows the source image at another size."""
+        return self.content != self.source
+
     def place(self, image: NDArray, out: NDArray | None = None) -> NDArray:
         """Resize and pad (repeating the edge) an image onto the grid; the image itself where nothing is to do.
 
@@ -85,17 +90,30 @@ class WorkingGrid:
         """
         if self.is_identity:
             return image
-        if self.content != self.source:
-            image = resize(image, self.content)
-        (top, left), (height, width) = self.offset, self.padded
-        bottom, right = height - top - self.content[0], width - left - self.content[1]
-        return cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_REPLICATE, dst=out)
+        if out is None:
+            out = np.empty((*self.padded, *image.shape[2:]), image.dtype)
+        (top, left), (height, width) = self.offset, self.content
+        bottom, right = top + height, left + width
+        inner = out[top:bottom, left:right]
+        if self.resizes:
+            resize(image, self.content, out=inner)
+        else:
+            np.copyto(inner, image)
+        out[:top, left:right] = inner[:1]
+        out[bottom:, left:right] = inner[-1:]
+        out[:, :left] = out[:, left : left + 1]
+        out[:, right:] = out[:, right - 1 : right]
+        return out
 
-    def restore(self, image: NDArray) -> NDArray:
-        """Crop and resize a grid image (H, W[, C]) back to the source size; a view where only cropping is to do."""
+    def restore(self, image: NDArray, out: NDArray | None = None) -> NDArray:
+        """Crop and resize a grid image (H, W[, C]) back to the source size; a view where only cropping is to do.
+
+        Args:
+            out: shape (*source[, C]), same dtype; filled and returned where the grid `resizes`.
+        """
         (top, left), (height, width) = self.offset, self.content
         image = image[top : top + height, left : left + width]
-        return image if self.content == self.source else resize(image, self.source)
+        return resize(image, self.source, out=out) if self.resizes else image
 
     def to_grid(self, points: NDArray) -> NDArray[np.float64]:
         """Map points (N, 2), (x, y) in source pixels, to grid pixels."""

@@ -1,7 +1,8 @@
 """Static checks of a bundle's ONNX graphs, before any engine sees them.
 
 A graph that passes has the inputs and outputs of its contract, uses plain ONNX operators only (no control flow, no
-custom domain, no function, no data outside the file), and its tensors stay in proportion to the image.
+custom domain, no function, no data outside the file), and its tensors stay in proportion to the image. Sizes are
+inferred for two images of different size and aspect, so that fixed or swapped sides do not pass.
 """
 
 from __future__ import annotations
@@ -23,34 +24,51 @@ ALLOWED_OPERATORS = frozenset(_OPERATORS.split())
 OPSETS = range(13, 24)
 LARGEST_WEIGHTS = 1 << 27  # numbers
 PER_PIXEL = 512  # elements of any one tensor per pixel of the image
-_PROBE = 128  # side of the image that tensor sizes are inferred for, rounded up to the size multiple
+_PROBES = ((128, 192), (1280, 1024))  # (height, width), each rounded up to the size multiple
 
 Shape = list[int]
+Features = dict[str, Shape]  # of a backbone, by name
 
 
 class GraphError(ValueError):
     """A graph that must not be run; the message names the operator, tensor or limit."""
 
 
-def check_backbone(data: bytes, size_multiple: int) -> dict[str, Shape]:
+def check_backbone(data: bytes, size_multiple: int) -> list[Features]:
     """Check `backbone.onnx`: visible uint8 (1,H,W,3), thermal float32 (1,H,W) -> named float32 features.
 
     Returns:
-        The features' names and their shapes for the probe image, to check the heads with.
+        For each probe image the features' names and shapes, to check the heads with.
 
     Raises:
         GraphError: see the module.
     """
-    side = _probe_side(size_multiple)
-    visible, thermal = (TensorProto.UINT8, [1, side, side, 3]), (TensorProto.FLOAT, [1, side, side])
-    model = _check(data, {"visible": visible, "thermal": thermal}, {"visible", "thermal"}, side)
+    return [_check_backbone_at(size, data) for size in _probe_sizes(size_multiple)]
+
+
+def check_head(data: bytes, features: list[Features], size_multiple: int) -> None:
+    """Check `heads/<task>.onnx`: visible and any of the backbone's features -> fused uint8 (1,H,W,3).
+
+    Args:
+        features: what `check_backbone` returned.
+
+    Raises:
+        GraphError: see the module.
+    """
+    for size, shapes in zip(_probe_sizes(size_multiple), features, strict=True):
+        _check_head_at(size, data, shapes)
+
+
+def _probe_sizes(multiple: int) -> list[tuple[int, int]]:
+    return [(-(-height // multiple) * multiple, -(-width // multiple) * multiple) for height, width in _PROBES]
+
+
+def _check_backbone_at(size: tuple[int, int], data: bytes) -> Features:
+    inputs = {"visible": (TensorProto.UINT8, [1, *size, 3]), "thermal": (TensorProto.FLOAT, [1, *size])}
+    model = _check(data, inputs, set(inputs), size)
     features = {}
     for output in model.graph.output:
-        if output.type.tensor_type.elem_type != TensorProto.FLOAT or output.name in (
-            "visible",
-            "thermal",
-            "fused",
-        ):
+        if output.type.tensor_type.elem_type != TensorProto.FLOAT or output.name in (*inputs, "fused"):
             raise GraphError(f"output {output.name!r} is no float32 feature tensor")
         features[output.name] = _shape(output)
     if not features:
@@ -58,25 +76,15 @@ def check_backbone(data: bytes, size_multiple: int) -> dict[str, Shape]:
     return features
 
 
-def check_head(data: bytes, features: dict[str, Shape], size_multiple: int) -> None:
-    """Check `heads/<task>.onnx`: visible and any of the backbone's features -> fused uint8 (1,H,W,3).
-
-    Raises:
-        GraphError: see the module.
-    """
-    side = _probe_side(size_multiple)
+def _check_head_at(size: tuple[int, int], data: bytes, features: Features) -> None:
+    image = [1, *size, 3]
     inputs = {name: (TensorProto.FLOAT, shape) for name, shape in features.items()}
-    image = [1, side, side, 3]
-    model = _check(data, {**inputs, "visible": (TensorProto.UINT8, image)}, {"visible"}, side)
+    model = _check(data, {**inputs, "visible": (TensorProto.UINT8, image)}, {"visible"}, size)
     outputs = {output.name: output for output in model.graph.output}
     if set(outputs) != {"fused"}:
-        raise GraphError(f"has outputs {sorted(outputs)}; a head gives exactly 'fused'")
+        raise GraphError(f"has the outputs {', '.join(map(repr, outputs))}; a head gives exactly 'fused'")
     if outputs["fused"].type.tensor_type.elem_type != TensorProto.UINT8 or _shape(outputs["fused"]) != image:
         raise GraphError("output 'fused' is not uint8 of shape (1, H, W, 3)")
-
-
-def _probe_side(size_multiple: int) -> int:
-    return -(-_PROBE // size_multiple) * size_multiple
 
 
 def _parse(data: bytes) -> onnx.ModelProto:
@@ -96,15 +104,19 @@ def _parse(data: bytes) -> onnx.ModelProto:
     return model
 
 
-def _check(data: bytes, inputs: dict[str, tuple[int, Shape]], needed: set[str], side: int) -> onnx.ModelProto:
+def _check(
+    data: bytes, inputs: dict[str, tuple[int, Shape]], needed: set[str], size: tuple[int, int]
+) -> onnx.ModelProto:
     """Check operators, weights, inputs and tensor sizes; return the model with all shapes for the probe image."""
     model = _parse(data)
     for node in model.graph.node:
         _check_node(node)
     weights = 0
     for tensor in model.graph.initializer:
-        if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
+        if _lies_outside(tensor):
             raise GraphError(f"weight {tensor.name!r} lies outside the file; external data is not allowed")
+        if tensor.name in inputs:
+            raise GraphError(f"gives the input {tensor.name!r} a value of its own; inputs come from outside")
         weights += math.prod(tensor.dims)
     if weights > LARGEST_WEIGHTS or model.graph.sparse_initializer:
         raise GraphError(f"has more than {LARGEST_WEIGHTS} weights, or sparse ones")
@@ -113,44 +125,62 @@ def _check(data: bytes, inputs: dict[str, tuple[int, Shape]], needed: set[str], 
         raise GraphError(f"lacks the input {sorted(needed - present)[0]!r} of its contract")
     for value in model.graph.input:
         if value.name not in inputs:
-            raise GraphError(f"asks for the input {value.name!r}; known are {sorted(inputs)}")
+            raise GraphError(f"asks for the input {value.name!r}; known are {', '.join(map(repr, inputs))}")
         kind, shape = inputs[value.name]
         if value.type.tensor_type.elem_type != kind or len(value.type.tensor_type.shape.dim) != len(shape):
             raise GraphError(f"input {value.name!r} has the wrong element type or number of dimensions")
-        for dim, size in zip(value.type.tensor_type.shape.dim, shape, strict=True):
-            dim.dim_value = size
-    return _infer_bounded_shapes(model, side)
+        for dim, side in zip(value.type.tensor_type.shape.dim, shape, strict=True):
+            if dim.dim_value not in (0, side):
+                raise GraphError(f"input {value.name!r} has a fixed side of {dim.dim_value}; height and width vary")
+            dim.dim_value = side
+    computed = {name for node in model.graph.node for name in node.output}
+    for output in model.graph.output:
+        if output.name not in computed:
+            raise GraphError(f"output {output.name!r} is not computed by any operator")
+    return _infer_bounded_shapes(model, PER_PIXEL * math.prod(size))
 
 
 def _check_node(node: onnx.NodeProto) -> None:
     if node.domain not in ("", "ai.onnx"):
-        raise GraphError(f"uses {node.domain}.{node.op_type}; only plain ONNX operators are allowed")
+        raise GraphError(
+            f"uses the operator {node.op_type!r} of {node.domain!r}; only plain ONNX operators are allowed"
+        )
     if node.op_type not in ALLOWED_OPERATORS:
-        raise GraphError(f"uses the operator {node.op_type}, which is not on the allowed list")
+        raise GraphError(f"uses the operator {node.op_type!r}, which is not on the allowed list")
     for attribute in node.attribute:
         if attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
             raise GraphError(f"operator {node.op_type} holds a sub-graph; control flow is not allowed")
-        if attribute.t.external_data:
+        tensors = [attribute.t, attribute.sparse_tensor.values, attribute.sparse_tensor.indices, *attribute.tensors]
+        if any(_lies_outside(tensor) for tensor in tensors):
             raise GraphError(f"operator {node.op_type} refers to data outside the file")
 
 
-def _infer_bounded_shapes(model: onnx.ModelProto, side: int) -> onnx.ModelProto:
+def _lies_outside(tensor: onnx.TensorProto) -> bool:
+    return tensor.data_location == TensorProto.EXTERNAL or len(tensor.external_data) > 0
+
+
+def _infer_bounded_shapes(model: onnx.ModelProto, largest: int) -> onnx.ModelProto:
     del model.graph.value_info[:]
     for output in model.graph.output:
         output.type.tensor_type.ClearField("shape")
     try:
         inferred = shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     except Exception as error:  # onnx raises bare C++ exceptions of several types
-        raise GraphError(f"is inconsistent: {str(error).splitlines()[0][:160]}") from None
+        raise GraphError(f"is inconsistent: {_first_line(error)[:160]}") from None
     known = {value.name: _shape(value) for value in [*inferred.graph.value_info, *inferred.graph.output]}
     for name in (name for node in inferred.graph.node for name in node.output if name):
-        if name not in known or not all(known[name]):
+        if name not in known or min(known[name], default=1) < 1:
             raise GraphError(f"the shape of tensor {name!r} cannot be told before running it")
-        if math.prod(known[name]) > PER_PIXEL * side * side:
+        if math.prod(known[name]) > largest:
             raise GraphError(f"tensor {name!r} has more than {PER_PIXEL} elements per image pixel")
     return inferred
 
 
 def _shape(value: onnx.ValueInfoProto) -> Shape:
-    """Sides of a tensor; 0 for one that is not known."""
-    return [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    """Sides of a tensor; 0 for one that is not known, and [0] where not even their number is."""
+    tensor = value.type.tensor_type
+    return [dim.dim_value for dim in tensor.shape.dim] if tensor.HasField("shape") else [0]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

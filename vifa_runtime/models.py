@@ -17,7 +17,7 @@ def find_bundle(name: str) -> Path:
     Raises:
         BundleError: neither exists; names the shipped ones.
     """
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))  # noqa: PTH111 (Path.expanduser raises for a user that does not exist)
     if (path / MANIFEST).is_file():
         return path
     shipped = {

@@ -86,10 +86,7 @@ def read_visible(path: Path) -> NDArray[np.uint8]:
     Raises:
         PairError: the file is missing or no readable image.
     """
-    image = cv2.imdecode(_read_bytes(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise PairError(f"{path} is not a readable image; replace or remove it")
-    return np.ascontiguousarray(image[:, :, ::-1])
+    return np.ascontiguousarray(_decode(path, cv2.IMREAD_COLOR)[:, :, ::-1])
 
 
 def read_thermal(path: Path) -> NDArray[Any]:
@@ -98,9 +95,7 @@ def read_thermal(path: Path) -> NDArray[Any]:
     Raises:
         PairError: the file is missing, no readable image, or of another depth.
     """
-    image = cv2.imdecode(_read_bytes(path), cv2.IMREAD_UNCHANGED)
-    if image is None:
-        raise PairError(f"{path} is not a readable image; replace or remove it")
+    image = _decode(path, cv2.IMREAD_UNCHANGED)
     if image.ndim == 3:
         if image.shape[2] < 3 or image.dtype != np.uint8:
             raise PairError(f"{path} has shape {image.shape} of {image.dtype}; expected one thermal channel")
@@ -121,6 +116,17 @@ def write_image(path: Path, rgb: NDArray[np.uint8]) -> None:
         raise PairError(f"{path} has no image suffix; use one of {', '.join(IMAGE_SUFFIXES)}")
     encoded = cv2.imencode(path.suffix, rgb[:, :, ::-1] if rgb.ndim == 3 else rgb)[1]
     write_atomically(path, encoded.tobytes())
+
+
+def _decode(path: Path, flags: int) -> NDArray[Any]:
+    data = _read_bytes(path)
+    try:
+        image = cv2.imdecode(data, flags)
+    except cv2.error:  # such as a header that promises more pixels than OpenCV accepts
+        image = None
+    if image is None:
+        raise PairError(f"{path} is not a readable image; replace or remove it")
+    return image
 
 
 def _read_bytes(path: Path) -> NDArray[np.uint8]:

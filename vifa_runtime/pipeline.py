@@ -71,7 +71,7 @@ class FusionPipeline:
             visible, warm = self._align(grid, visible, warm)
         raw = self.backend.run(visible[None], warm[None], wanted)
         with clock("restore"):
-            fused = {task: grid.restore(image[0]) for task, image in raw.fused.items()}
+            fused = {task: self._restore(grid, task, image[0]) for task, image in raw.fused.items()}
         return Results(fused, {**clock.milliseconds, **raw.milliseconds})
 
     def close(self) -> None:
@@ -98,6 +98,11 @@ class FusionPipeline:
             warm = grid.place(warm, out=self._buffer("thermal", grid.padded, np.float32))
             visible = grid.place(visible, out=self._buffer("visible", (*grid.padded, 3), np.uint8))
         return np.ascontiguousarray(visible), np.ascontiguousarray(warm)
+
+    def _restore(self, grid: WorkingGrid, task: str, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if not grid.resizes:
+            return grid.restore(image)
+        return grid.restore(image, out=self._buffer(f"restored {task}", (*grid.source, 3), np.uint8))
 
     def _buffer(self, name: str, shape: tuple[int, ...], dtype: type) -> NDArray:
         """A buffer of this name, used again as long as the size stays."""

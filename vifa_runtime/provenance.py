@@ -35,6 +35,8 @@ def machine() -> str:
 def commit() -> str:
     """The source tree's git commit, with `+` where files differ from it; `unknown` outside a checkout."""
     root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():  # installed, maybe inside somebody else's checkout
+        return "unknown"
     try:
         head = _git(root, "rev-parse", "--short=12", "HEAD")
         return head + ("+" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")

@@ -94,7 +94,7 @@ class Street:
         kelvin[:horizon] = -8
         left = 0
         while left < width:
-            right = left + int(rng.uniform(0.10, 0.2) * width)
+            right = left + max(1, int(rng.uniform(0.10, 0.2) * width))
             top = int(rng.uniform(0.08, 0.33) * height)
             wall = rng.integers(90, 190, 3)
             image[top:horizon, left:right] = wall
@@ -108,9 +108,9 @@ class Street:
         for step in range(0, width, 80):
             cv2.line(image, (step, int(0.82 * height)), (step + 40, int(0.82 * height)), (235, 235, 235), 4)
         grain = cv2.GaussianBlur(rng.normal(0, 14, image.shape[:2]).astype(np.float32), (3, 3), 0)
-        kelvin += cv2.GaussianBlur(rng.normal(0, 4, kelvin.shape).astype(np.float32), (0, 0), 12)
+        drift = cv2.GaussianBlur(rng.normal(0, 4, kelvin.shape).astype(np.float32), (0, 0), 12)
         visible = cv2.add(image, np.repeat(grain[:, :, None], 3, axis=2), dtype=cv2.CV_8U)
-        return visible, (AMBIENT + COUNTS_PER_KELVIN * kelvin).astype(np.uint16)
+        return visible, (AMBIENT + COUNTS_PER_KELVIN * (kelvin + drift)).astype(np.uint16)
 
     def _paint_lamps(self) -> NDArray[Any]:
         lamp = np.zeros((self.height, self.width, 3), np.uint8)

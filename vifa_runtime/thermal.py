@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 MODES = ("auto", "percentile", "min_max", "fixed")
 DTYPES = (np.uint8, np.uint16, np.float32)
+_LARGEST = 1e30  # of any setting
+_SMALLEST_SPAN = 1e-30  # between limits; images that span less are constant
 _GRID = 4  # limits are measured on every fourth pixel of every fourth row
 
 
@@ -47,6 +49,9 @@ class ThermalSettings:
     min_overlap: float = 0.25
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if name != "mode" and not abs(value) <= _LARGEST:  # so NaN is refused too
+                raise ThermalError(f"thermal {name} must be a number of at most {_LARGEST:g}, got {value!r:.40}")
         if self.mode not in MODES:
             raise ThermalError(f"thermal mode {self.mode!r} is unknown; use one of {', '.join(MODES)}")
         if not 0 <= self.low_percentile < self.high_percentile <= 100:
@@ -56,6 +61,8 @@ class ThermalSettings:
             )
         if not self.minimum < self.maximum:
             raise ThermalError(f"thermal minimum {self.minimum} must be below maximum {self.maximum}")
+        if min(self.time_constant, self.max_gain_step, self.max_gap) <= 0:
+            raise ThermalError("thermal time_constant, max_gain_step and max_gap must be above 0")
 
 
 class ThermalNormaliser:
@@ -66,6 +73,7 @@ class ThermalNormaliser:
         self.limits: tuple[float, float] | None = None
         self.resets = 0
         self._stamp: float | None = None
+        self._dead: NDArray[np.bool_] | None = None  # a buffer: the pixels that are NaN or infinite
 
     def reset(self) -> None:
         """Forget the smoothed limits; the next frame is normalised by its own."""
@@ -94,24 +102,34 @@ class ThermalNormaliser:
         if out is None:
             out = np.empty(image.shape, np.float32)
         low, high = self._choose_limits(image, stamp)
-        if not high > low:
+        if not high - low > _SMALLEST_SPAN:
             out.fill(0)
             return out
         gain = 1.0 / (high - low)
-        np.multiply(image, np.float32(gain), out=out, casting="unsafe")
+        with np.errstate(over="ignore"):  # pixels far outside the limits; they are clipped
+            np.multiply(image, np.float32(gain), out=out, casting="unsafe")
         np.subtract(out, np.float32(low * gain), out=out)
+        np.clip(out, 0, 1, out=out)
         if image.dtype == np.float32:
-            np.nan_to_num(out, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
-        return np.clip(out, 0, 1, out=out)
+            self._blacken_dead_pixels(image, out)
+        return out
+
+    def _blacken_dead_pixels(self, image: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+        if self._dead is None or self._dead.shape != image.shape:
+            self._dead = np.empty(image.shape, bool)
+        np.isfinite(image, out=self._dead)
+        np.logical_not(self._dead, out=self._dead)
+        np.putmask(out, self._dead, 0)
 
     def _choose_limits(self, image: NDArray, stamp: float | None) -> tuple[float, float]:
         settings = self.settings
         if settings.mode == "fixed":
+            _sample(image)
             return settings.minimum, settings.maximum
         if settings.mode == "auto" and image.dtype == np.uint8:
             return 0.0, 255.0
         measured = _measure_limits(image, settings)
-        if stamp is None or not measured[1] > measured[0]:
+        if stamp is None or not measured[1] - measured[0] > _SMALLEST_SPAN:
             return measured
         elapsed = None if self._stamp is None else stamp - self._stamp
         self._stamp = stamp
@@ -126,15 +144,23 @@ class ThermalNormaliser:
 
 
 def _measure_limits(image: NDArray, settings: ThermalSettings) -> tuple[float, float]:
-    sparse = image[::_GRID, ::_GRID]
-    if image.dtype == np.float32:
-        sparse = sparse[np.isfinite(sparse)]
-        if sparse.size == 0:
-            raise ThermalError("the thermal image has no finite pixel")
+    sample = _sample(image)
     if settings.mode == "min_max":
-        return float(sparse.min()), float(sparse.max())
-    low, high = np.percentile(sparse, [settings.low_percentile, settings.high_percentile])
+        return float(sample.min()), float(sample.max())
+    low, high = np.percentile(sample, [settings.low_percentile, settings.high_percentile])
     return float(low), float(high)
+
+
+def _sample(image: NDArray) -> NDArray:
+    """The finite pixels of every fourth row and column, or of the whole image where there are none."""
+    sparse = image[::_GRID, ::_GRID]
+    if image.dtype != np.float32:
+        return sparse
+    for pixels in (sparse, image):
+        finite = pixels[np.isfinite(pixels)]
+        if finite.size > 0:
+            return finite
+    raise ThermalError("the thermal image has no finite pixel")
 
 
 def _overlap(a: tuple[float, float], b: tuple[float, float]) -> float:

@@ -1,7 +1,7 @@
 """ONNX Runtime on the CPU: one session a graph, features handed from backbone to heads without a copy.
 
 All tensors of a size are bound once to buffers that are used again for every pair of that size: the features to
-tensors that ONNX Runtime allocated at the first run, the fused images to NumPy arrays.
+copies of what the first run gave, the fused images to NumPy arrays.
 """
 
 from __future__ import annotations
@@ -37,16 +37,41 @@ class OnnxRuntimeBackend:
     """See `vifa_runtime.backends.Backend`."""
 
     def __init__(self, bundle: Bundle, options: Options) -> None:
+        self._name = bundle.name
         self._threads = options.threads or os.cpu_count() or 1
         try:
             self._backbone = self._session(bundle.graphs[BACKBONE])
             self._heads = {task.name: self._session(bundle.graphs[task.head]) for task in bundle.tasks}
         except Exception as error:  # ONNX Runtime raises a class of its own for every status
-            raise BackendError(f"ONNX Runtime refuses bundle {bundle.name}: {error}") from error
+            raise BackendError(f"ONNX Runtime refuses bundle {bundle.name}: {_first_line(error)}") from error
         self._buffers: _Buffers | None = None
 
     def run(self, visible: NDArray[np.uint8], thermal: NDArray[np.float32], tasks: Sequence[str]) -> RawResults:
         """Run the backbone once and the head of each task; see `Backend.run`."""
+        if not tasks:
+            return RawResults({}, {})
+        try:
+            return self._run(visible, thermal, tasks)
+        except Exception as error:  # as in __init__
+            raise BackendError(f"ONNX Runtime failed on bundle {self._name}: {_first_line(error)}") from error
+
+    def describe(self) -> dict[str, str]:
+        """See `Backend.describe`."""
+        return {
+            "engine": "onnxruntime",
+            "version": ort.__version__,
+            "device": "CPU",
+            "precision": "fp32",
+            "threads": str(self._threads),
+        }
+
+    def close(self) -> None:
+        """Drop sessions and buffers."""
+        self._buffers = None
+        self._heads = {}
+        self._backbone = None
+
+    def _run(self, visible: NDArray[np.uint8], thermal: NDArray[np.float32], tasks: Sequence[str]) -> RawResults:
         size = (visible.shape[1], visible.shape[2])
         if self._buffers is None or self._buffers.size != size:
             self._buffers = self._allocate(size)
@@ -71,26 +96,12 @@ class OnnxRuntimeBackend:
             milliseconds[f"head.{task}"] = 1e3 * (time.perf_counter() - start)
         return RawResults({task: buffers.fused[task] for task in tasks}, milliseconds)
 
-    def describe(self) -> dict[str, str]:
-        """See `Backend.describe`."""
-        return {
-            "engine": "onnxruntime",
-            "version": ort.__version__,
-            "device": "CPU",
-            "precision": "fp32",
-            "threads": str(self._threads),
-        }
-
-    def close(self) -> None:
-        """Drop sessions and buffers."""
-        self._buffers = None
-        self._heads = {}
-        del self._backbone
-
     def _session(self, graph: bytes) -> ort.InferenceSession:
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.log_severity_level = 3
+        # What was checked is ONNX; without this the bytes of ONNX Runtime's own format would be taken as such.
+        options.add_session_config_entry("session.load_model_format", "ONNX")
         return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
     def _allocate(self, size: tuple[int, int]) -> _Buffers:
@@ -100,10 +111,14 @@ class OnnxRuntimeBackend:
         return _Buffers(size, {BACKBONE: binding}, {}, {})
 
     def _keep_features(self, buffers: _Buffers) -> None:
-        """Bind the features that the first run allocated, so that later runs write into them again."""
+        """Bind copies of the features that the first run allocated, so that later runs write into those.
+
+        Copies, because before ONNX Runtime 1.30 what `get_outputs` gives dies with the binding's outputs.
+        """
         binding = buffers.bindings[BACKBONE]
         names = [output.name for output in self._backbone.get_outputs()]
-        buffers.features.update(zip(names, binding.get_outputs(), strict=True))
+        kept = [ort.OrtValue.ortvalue_from_numpy(value.numpy().copy()) for value in binding.get_outputs()]
+        buffers.features.update(zip(names, kept, strict=True))
         binding.clear_binding_outputs()
         for name, value in buffers.features.items():
             binding.bind_ortvalue_output(name, value)
@@ -118,3 +133,7 @@ class OnnxRuntimeBackend:
             binding.bind_ortvalue_output("fused", ort.OrtValue.ortvalue_from_numpy(buffers.fused[task]))
             buffers.bindings[task] = binding
         return buffers.bindings[task]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

@@ -45,7 +45,7 @@ def ssim(a: ArrayLike, b: ArrayLike, *, window: str = "gaussian", data_range: fl
 
     def mean(image: NDArray[np.float64]) -> NDArray[np.float64]:
         if window == "gaussian":
-            return gaussian_filter(image, 1.5, radius=size // 2)
+            return gaussian_filter(image, 1.5, truncate=3.5)  # a radius of 5
         return uniform_filter(image, size)
 
     mean_x, mean_y = mean(x), mean(y)

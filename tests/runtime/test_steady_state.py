@@ -1,0 +1,54 @@
+"""At a steady size the pipeline works in memory that it has: nothing the size of a frame is allocated again."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from tiny_bundle import write_tiny
+
+SIZE = (240, 320)
+PIXELS = SIZE[0] * SIZE[1]  # bytes of the smallest buffer that holds something for every pixel
+
+CASES = {
+    "own size": ({}, SIZE),
+    "padded": ({"size_multiple": 128}, SIZE),
+    "letterbox, smaller": ({"working_size": [128, 192]}, SIZE),
+    "letterbox, larger": ({"working_size": [320, 320]}, SIZE),
+    "stretch": ({"working_size": [192, 192], "aspect": "stretch"}, SIZE),
+    "thermal of another size": ({}, (120, 160)),
+}
+
+
+@pytest.fixture(params=CASES)
+def stream(request, tmp_path, make_pipeline, make_pair):
+    """A function that runs frame after frame through one pipeline."""
+    changes, thermal_size = CASES[request.param]
+    pipeline = make_pipeline(write_tiny(tmp_path / "a", **changes))
+
+    def run(frames, dtype=np.uint8):
+        thermal = [make_pair(*thermal_size, seed)[1].astype(dtype) for seed in range(frames)]
+        visible = [make_pair(*SIZE, seed)[0] for seed in range(frames)]
+        for frame in range(frames):
+            yield lambda frame=frame: pipeline.process(visible[frame], thermal[frame], stamp=frame / 15)
+
+    return run
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_no_frame_sized_buffer_is_allocated(stream, dtype):
+    frames = list(stream(6, dtype))
+    for process in frames[:3]:
+        process()
+    tracemalloc.start()
+    try:
+        for process in frames[3:]:
+            process()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < PIXELS
+
+
+def test_results_lie_at_the_same_address_in_every_frame(stream):
+    addresses = {tuple(image.ctypes.data for image in process().fused.values()) for process in list(stream(4))}
+    assert len(addresses) == 1
