@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +26,20 @@ RateOption = Annotated[float, typer.Option(help="Pairs a second.", min=0.1, max=
 
 class UsageError(ValueError):
     """A command that cannot run here; the message says what is missing and the mend."""
+
+
+def without_ros_arguments(arguments: Sequence[str]) -> list[str]:
+    """Drop `--ros-args ... [--]`, which launch adds for rclpy; rclpy reads it from sys.argv by itself."""
+    own: list[str] = []
+    in_ros = False
+    for argument in arguments:
+        if argument == "--ros-args":
+            in_ros = True
+        elif in_ros and argument == "--":
+            in_ros = False
+        elif not in_ros:
+            own.append(argument)
+    return own
 
 
 @app.command()
@@ -124,10 +138,10 @@ def _print_row(row: dict[str, Any]) -> None:
 USER_ERRORS = (UsageError, PairError, BundleError, BackendError, InputError, ThermalError, GeometryError)
 
 
-def main(command: Callable[[], None] = app) -> None:
+def main() -> None:
     """Run the command; errors that a user can mend are one line and exit code 1."""
     try:
-        command()
+        app(args=without_ros_arguments(sys.argv[1:]))
     except USER_ERRORS as error:
         print(f"vifa: {error}", file=sys.stderr)
         raise SystemExit(1) from None

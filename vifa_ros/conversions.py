@@ -97,6 +97,17 @@ def view_image(message: Image, stream: str) -> ImageView:
     return ImageView(np.ndarray(shape, dtype, buffer=memoryview(message.data), strides=strides), message.encoding)
 
 
+def read_stamp(header: Any) -> int:
+    """A header's stamp in nanoseconds.
+
+    Raises:
+        ConversionError: it is negative, which no clock of ROS can hold.
+    """
+    if header.stamp.sec < 0:
+        raise ConversionError(f"the stamp is negative ({header.stamp.sec} s); check the camera driver's clock")
+    return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
+
+
 class RgbMessage:
     """One Image message, filled again for every frame: its memory is allocated once a size."""
 
@@ -120,7 +131,7 @@ def make_image(pixels: NDArray[Any], encoding: str, header: Any) -> Image:
     """A new message with a copy of `pixels`, (H,W) or (H,W,C) of the dtype that `encoding` says."""
     pixels = np.ascontiguousarray(pixels)
     message = Image(header=header, height=pixels.shape[0], width=pixels.shape[1], encoding=encoding)
-    message.step = pixels.strides[0]
+    message.step = pixels.nbytes // pixels.shape[0]  # the stride of a single row may be anything
     message.is_bigendian = int(sys.byteorder == "big")
     data = array.array("B")
     data.frombytes(pixels.data.cast("B"))

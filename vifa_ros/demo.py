@@ -72,15 +72,13 @@ def run_demo(settings: DemoSettings) -> dict[str, Any]:
         sent = {stream: [tuple(e) for e in entries] for stream, entries in _read(folder / "sent.json").items()}
         heard = _read(folder / "recorder.json")
         summary = summarise(settings, sent, heard)
+        write_json(settings.output / "summary.json", summary)
+        silent = [task for task, count in summary["rows"][0]["published"].items() if count == 0]
+        if silent:
+            reason = heard["status"]["message"] or "no reason known"
+            raise DemoError(f"nothing was published for {', '.join(silent)}: {reason}")
         sheet = _draw_sheet(source, sent, heard["results"], folder)
-    settings.output.mkdir(parents=True, exist_ok=True)
-    write_json(settings.output / "summary.json", summary)
     write_image(settings.output / "contact_sheet.png", sheet)
-    silent = [task for task, count in summary["rows"][0]["published"].items() if count == 0]
-    if silent:
-        raise DemoError(
-            f"nothing was published for {', '.join(silent)}: {heard['status']['message'] or 'no reason known'}"
-        )
     return summary
 
 
@@ -178,14 +176,16 @@ def _process(name: str, module: Sequence[str], environment: dict[str, str], fold
 
 
 def _wait_for_line(process: subprocess.Popen, line: str, other: subprocess.Popen, folder: Path) -> None:
-    """Wait until `process` prints `line`; fail when it or `other` ends first, or after `READY_TIMEOUT`."""
+    """Wait until `process` prints `line`; fail when it prints another one, when one ends, or after `READY_TIMEOUT`."""
     lines: queue.Queue[str] = queue.Queue()
     assert process.stdout is not None
     threading.Thread(target=_pump, args=(process.stdout, lines), daemon=True).start()
     for _ in range(int(READY_TIMEOUT / 0.1)):
         try:
-            if lines.get(timeout=0.1).strip() == line:
+            said = lines.get(timeout=0.1).strip()
+            if said == line:
                 return
+            raise DemoError(f"the node cannot run: {said}")
         except queue.Empty:
             pass
         if process.poll() is not None:
@@ -211,6 +211,8 @@ def _draw_sheet(source: Any, sent: dict[str, Any], results: dict[str, Any], fold
     tasks = list(results)
     stamps = sorted({int(path.stem.rpartition("_")[2]) for path in folder.glob("*.png")})
     complete = [s for s in stamps if s in indices and all((folder / f"{task}_{s}.png").exists() for task in tasks)]
+    if not complete:
+        raise DemoError("no pair came back for every task, so there is nothing to draw; look at summary.json")
     chosen = [complete[i] for i in np.linspace(0, len(complete) - 1, min(SHEET_ROWS, len(complete))).astype(int)]
     normalise = ThermalNormaliser()
     rows = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ import rclpy
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
@@ -28,9 +30,9 @@ from sensor_msgs.msg import CameraInfo, Image
 
 from vifa.msg import FusionStatus, TaskStatus
 from vifa_ros import health
-from vifa_ros.conversions import ConversionError, view_image
+from vifa_ros.conversions import ConversionError, read_stamp, view_image
 from vifa_ros.outputs import RELIABLE_QOS, TaskOutput
-from vifa_ros.pairing import STREAMS, THERMAL, Pair, PairingBuffer, PairingSettings
+from vifa_ros.pairing import STREAMS, Pair, PairingBuffer, PairingSettings
 from vifa_ros.parameters import declare_all, find_problem
 from vifa_ros.worker import Worker, WorkerError
 from vifa_runtime.backends import Options, prepare
@@ -43,7 +45,6 @@ from vifa_runtime.thermal import ThermalError, ThermalSettings
 BAD_IMAGE = "bad_image"
 NOBODY_LISTENS = "nobody_listens"
 STOP_TIMEOUT = 10.0
-SENSOR_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 class FusionNode(LifecycleNodeMixin, Node):
@@ -56,14 +57,16 @@ class FusionNode(LifecycleNodeMixin, Node):
         self._images = MutuallyExclusiveCallbackGroup()
         declare_all(self)
         self._transition = threading.Lock()
+        self._reporting = threading.Lock()  # held while a status is made, so that no output is destroyed meanwhile
         self._change_state = self._service_change_state.callback
         self._service_change_state.callback = self._change_state_in_turn
+        for entered, callback in list(self._callbacks.items()):
+            self._callbacks[entered] = partial(self._explain, callback)
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
 
         self._worker: Worker[FusionPipeline, Pair] | None = None
         self._pipeline: FusionPipeline | None = None
-        self._failure = ""
         self._camera_info: CameraInfo | None = None
         self._reset_session()
         self._outputs: dict[str, TaskOutput] = {}
@@ -71,28 +74,31 @@ class FusionNode(LifecycleNodeMixin, Node):
         self._status = self.create_publisher(FusionStatus, "~/status", RELIABLE_QOS)
         self._diagnostics = self.create_publisher(health.DiagnosticArray, "/diagnostics", RELIABLE_QOS)
         period = 1.0 / self._value("status_rate")
-        self.create_timer(period, self.publish_status, callback_group=MutuallyExclusiveCallbackGroup())
+        self._status_timer = self.create_timer(
+            period, self.publish_status, callback_group=MutuallyExclusiveCallbackGroup()
+        )
         if self._value("autostart"):
-            self._autostart = self.create_timer(0.0, self._start_by_itself, callback_group=services)
+            once = MutuallyExclusiveCallbackGroup()  # in a reentrant one it can fire again before it is cancelled
+            self._autostart = self.create_timer(0.0, self._start_by_itself, callback_group=once)
 
     # Lifecycle: every transition runs in a service thread, one at a time.
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the bundle and build the engine in the worker's thread; make the outputs."""
-        worker = Worker(self._build, self._fuse, self._report_failure)
+        worker = self._worker = Worker(self._build, self._fuse, self._report_failure)
         try:
-            self._pipeline = worker.start(self._value("configure_timeout"))
-            self._check_tasks(self._value("tasks"), self._pipeline)
+            pipeline = worker.start(self._value("configure_timeout"))
+            self._check_tasks(self._value("tasks"), pipeline)
         except (WorkerError, InputError) as error:
             self._failure = str(error)
             self.get_logger().error(f"configure: {error}")
-            worker.stop(STOP_TIMEOUT)
-            self._pipeline = None
+            worker.stop(0.0)  # it closes its engine by itself, even one that is still to come
+            self._worker = None
             return TransitionCallbackReturn.FAILURE
         self._failure = ""
-        self._worker = worker
-        self._outputs = {task.name: TaskOutput(self, task.name) for task in self._pipeline.bundle.tasks}
-        self.get_logger().info(f"configured: {self._pipeline.bundle.name} on {self._describe_backend()}")
+        self._outputs = {task.name: TaskOutput(self, task.name) for task in pipeline.bundle.tasks}
+        self._pipeline = pipeline
+        self.get_logger().info(f"configured: {pipeline.bundle.name} on {health.describe_backend(pipeline.backend)}")
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -137,16 +143,20 @@ class FusionNode(LifecycleNodeMixin, Node):
         """Close engine and outputs; safe to call twice."""
         if self._worker is not None and not self._worker.stop(STOP_TIMEOUT):
             self.get_logger().error(f"the engine did not stop within {STOP_TIMEOUT:g} s; it is left behind")
-        self._worker = self._pipeline = None
-        for output in self._outputs.values():
-            output.destroy(self)
-        self._outputs = {}
+        with self._reporting:
+            self._worker = self._pipeline = None
+            for output in self._outputs.values():
+                output.destroy(self)
+            self._outputs = {}
 
     def _start_by_itself(self) -> None:
         self._autostart.cancel()
         with self._transition:
-            if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
-                self.trigger_activate()
+            try:
+                if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+                    self.trigger_activate()
+            except _rclpy.RCLError as error:
+                self.get_logger().warning(f"autostart ends: somebody else made a transition first ({error})")
         self.publish_status()
 
     def _change_state_in_turn(
@@ -166,6 +176,17 @@ class FusionNode(LifecycleNodeMixin, Node):
             self._transition.release()
             self.publish_status()
 
+    def _explain(
+        self, callback: Callable[[LifecycleState], TransitionCallbackReturn], state: LifecycleState
+    ) -> TransitionCallbackReturn:
+        """Run one of the callbacks above; rclpy would swallow its exceptions without a word."""
+        try:
+            return callback(state)
+        except Exception as error:
+            self._failure = f"{callback.__name__}: {error}"
+            self.get_logger().error(self._failure)
+            return TransitionCallbackReturn.ERROR
+
     # A frame's way through the node.
 
     def _receive(self, stream: str, message: Image) -> None:
@@ -173,6 +194,7 @@ class FusionNode(LifecycleNodeMixin, Node):
         watch.arrivals.append(time.monotonic())
         watch.last_stamp = message.header.stamp
         try:
+            stamp = read_stamp(message.header)
             view = view_image(message, stream)
         except ConversionError as error:
             watch.problem = str(error)
@@ -180,10 +202,10 @@ class FusionNode(LifecycleNodeMixin, Node):
             self.get_logger().error(f"{watch.topic}: {error}", throttle_duration_sec=5.0)
             return
         watch.problem = ""
-        stamp = Time.from_msg(message.header.stamp).nanoseconds
+        worker = self._worker
         for pair in self._pairing.add(stream, stamp, (message.header, view)):
-            assert self._worker is not None
-            self._worker.submit(pair)
+            if worker is not None:  # it may be gone when this frame was on its way while the node was cleaned up
+                worker.submit(pair)
 
     def _receive_camera_info(self, message: CameraInfo) -> None:
         self._camera_info = message
@@ -201,9 +223,10 @@ class FusionNode(LifecycleNodeMixin, Node):
             stamp = Time.from_msg(header.stamp).nanoseconds * 1e-9
             results = pipeline.process(rgb, thermal, stamp, tasks)
         except (ThermalError, InputError, GeometryError) as error:
-            self._watches[THERMAL].problem = str(error)
-            self.get_logger().error(f"pair dropped: {error}", throttle_duration_sec=5.0)
+            self._failure = f"pair dropped: {error}"
+            self.get_logger().error(self._failure, throttle_duration_sec=5.0)
             return BAD_IMAGE
+        self._failure = ""
         fused = time.perf_counter()
         for task, image in results.fused.items():
             self._outputs[task].publish(image, header, self._camera_info)
@@ -233,9 +256,10 @@ class FusionNode(LifecycleNodeMixin, Node):
 
     def publish_status(self) -> None:
         """Publish ~/status and /diagnostics."""
-        status = self.make_status()
-        self._status.publish(status)
-        self._diagnostics.publish(health.to_diagnostics(status, self.get_fully_qualified_name()))
+        with self._reporting:
+            status = self.make_status()
+            self._status.publish(status)
+            self._diagnostics.publish(health.to_diagnostics(status, self.get_fully_qualified_name()))
 
     def make_status(self) -> FusionStatus:
         """The node's state and counts now."""
@@ -248,18 +272,12 @@ class FusionNode(LifecycleNodeMixin, Node):
         )
         worker, pipeline = self._worker, self._pipeline
         if worker is not None and pipeline is not None:
-            message.bundle, message.backend = pipeline.bundle.name, self._describe_backend()
+            message.bundle, message.backend = pipeline.bundle.name, health.describe_backend(pipeline.backend)
             health.fill_pairs(message, worker.counts(), self._samples)
             wanted = self._wanted_tasks()
             message.tasks = [
-                TaskStatus(
-                    name=t.name,
-                    kind=t.kind,
-                    wanted=t.name in wanted,
-                    published=self._outputs[t.name].published,
-                )
+                TaskStatus(name=t.name, kind=t.kind, wanted=t.name in wanted, published=self._outputs[t.name].published)
                 for t in pipeline.bundle.tasks
-                if t.name in self._outputs
             ]
         return message
 
@@ -273,24 +291,11 @@ class FusionNode(LifecycleNodeMixin, Node):
             if watch.problem:
                 return FusionStatus.ERROR, f"{watch.topic}: {watch.problem}"
             if (silence := watch.silence(now, self._activated)) > health.SILENT_AFTER:
-                return (
-                    FusionStatus.WARN,
-                    f"no image on {watch.topic} for {silence:.0f} s; is the camera running?",
-                )
+                return FusionStatus.WARN, f"no image on {watch.topic} for {silence:.0f} s; is the camera running?"
         counts = [self._pairing.counts(stream) for stream in STREAMS]
         if all(count.received > 10 and count.paired == 0 for count in counts):
-            return (
-                FusionStatus.WARN,
-                "both cameras deliver but no stamps match; check the clocks, offsets and slop",
-            )
+            return FusionStatus.WARN, "both cameras deliver but no stamps match; check the clocks, offsets and slop"
         return FusionStatus.OK, ""
-
-    def _describe_backend(self) -> str:
-        assert self._pipeline is not None
-        about = self._pipeline.backend.describe()
-        return (
-            f"{about['engine']} {about['version']}, {about['device']}, {about['precision']}, {about['threads']} threads"
-        )
 
     # Parameters and small helpers.
 
@@ -308,10 +313,12 @@ class FusionNode(LifecycleNodeMixin, Node):
         return SetParametersResult(successful=problem is None, reason=problem or "")
 
     def _apply_parameters(self, parameters: list[Parameter]) -> None:
-        if any(
-            parameter.name in ("slop", "visible_offset", "thermal_offset", "queue_size") for parameter in parameters
-        ):
+        names = {parameter.name for parameter in parameters}
+        if names & {"slop", "visible_offset", "thermal_offset", "queue_size"}:
             self._pairing.reconfigure(self._pairing_settings())
+        if "status_rate" in names:
+            self._status_timer.timer_period_ns = round(1e9 / self._value("status_rate"))
+            self._status_timer.reset()
 
     def _check_tasks(self, names: list[str], pipeline: FusionPipeline) -> None:
         for name in names:
@@ -351,6 +358,7 @@ class FusionNode(LifecycleNodeMixin, Node):
             stream: health.StreamWatch(self.resolve_topic_name(f"{stream}/image_raw")) for stream in STREAMS
         }
         self._samples = health.Samples()
+        self._failure = ""
         self._camera_info = None
         self._activated = time.monotonic()
 
@@ -359,7 +367,7 @@ class FusionNode(LifecycleNodeMixin, Node):
             kind,
             topic,
             callback,
-            SENSOR_QOS,
+            QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT),  # overrides are written into it
             callback_group=self._images,
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
@@ -367,18 +375,24 @@ class FusionNode(LifecycleNodeMixin, Node):
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the node until it is interrupted."""
-    rclpy.init(args=arguments)
-    node = FusionNode()
-    executor = MultiThreadedExecutor(num_threads=4)
-    executor.add_node(node)
+    node = executor = None
     try:
+        rclpy.init(args=arguments)
+        node = FusionNode()
+        executor = MultiThreadedExecutor(num_threads=4)
+        executor.add_node(node)
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except ParameterException as error:
+        raise SystemExit(f"fusion_node: {error}") from None
     finally:
-        node.close()
-        executor.shutdown(timeout_sec=1.0)
-        node.destroy_node()
+        if node is not None:
+            node.close()
+        if executor is not None:
+            executor.shutdown(timeout_sec=1.0)
+        if node is not None:
+            node.destroy_node()
         rclpy.try_shutdown()
 
 

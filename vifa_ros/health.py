@@ -14,6 +14,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from vifa.msg import DropCount, FusionStatus, StageTime, StreamStatus
 from vifa_ros.pairing import StreamCounts
 from vifa_ros.worker import PairCounts
+from vifa_runtime.backends import Backend
 
 SILENT_AFTER = 2.0  # seconds without a frame after which a stream's rate counts as zero
 WINDOW = 300  # samples behind every percentile
@@ -95,6 +96,12 @@ def fill_pairs(message: FusionStatus, counts: PairCounts, samples: Samples) -> N
     message.skew_max_ms = samples.largest("skew")
     message.latency = samples.summary("latency")
     message.stages = [samples.summary(name) for name in samples.names() if name not in ("skew", "latency")]
+
+
+def describe_backend(backend: Backend) -> str:
+    """An engine on one line."""
+    about = backend.describe()
+    return f"{about['engine']} {about['version']}, {about['device']}, {about['precision']}, {about['threads']} threads"
 
 
 def drop_counts(dropped: Mapping[str, int]) -> list[DropCount]:

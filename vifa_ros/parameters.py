@@ -6,6 +6,7 @@ python -m vifa_ros.parameters markdown     # the table of docs/fusion_node.md
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ class Parameter:
 
     Attributes:
         name: as ROS knows it.
-        default: its Python type is the parameter's type; a list is one of strings.
+        default: its Python type is the parameter's type; a list is one of strings, and never empty (ROS could not
+            tell its type).
         description: what it does, with its unit.
         low, high: inclusive range of a number.
         choices: allowed strings.
@@ -63,7 +65,7 @@ class Parameter:
 
 PARAMETERS = (
     Parameter("bundle", DEFAULT_BUNDLE, "Folder of the bundle, or the name of one that ships."),
-    Parameter("tasks", [], "Tasks to run when somebody listens, by name; empty for all of the bundle.", live=True),
+    Parameter("tasks", [""], 'Tasks to run when somebody listens, by name; [""] for all.', live=True),
     Parameter("backend", "onnxruntime", "Engine.", choices=BACKENDS),
     Parameter("threads", 0, "CPU threads of the engine; 0 for one a core.", 0, 256),
     Parameter("autostart", True, "Configure and activate at start; false leaves that to a lifecycle manager."),
@@ -83,7 +85,7 @@ PARAMETERS = (
     Parameter("thermal.minimum", 0.0, "What becomes 0, mode fixed, in the image's unit.", -1e9, 1e9),
     Parameter("thermal.maximum", 65535.0, "What becomes 1, mode fixed, in the image's unit.", -1e9, 1e9),
     Parameter("thermal.time_constant", 1.0, "Seconds in which limits follow 63 % of a change.", 0.001, 3600.0),
-    Parameter("status_rate", 1.0, "Messages a second on ~/status and /diagnostics.", 0.1, 50.0),
+    Parameter("status_rate", 1.0, "Messages a second on ~/status and /diagnostics.", 0.1, 50.0, live=True),
 )
 BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 
@@ -175,8 +177,8 @@ def to_markdown() -> str:
 def _yaml_value(value: bool | int | float | str | Sequence[str]) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    if value == []:
-        return '[""]'  # ROS cannot tell the type of an empty list in a file
+    if isinstance(value, list):
+        return json.dumps(value)
     return str(value)
 
 

@@ -124,12 +124,17 @@ class PlayerNode(Node):
         return True
 
     def play(self) -> None:
-        """Publish every frame of the plan at its time; `sent` holds (stamp in nanoseconds, pair index) of all."""
+        """Publish every frame of the plan at its time; `sent` holds (stamp in nanoseconds, pair index) of all.
+
+        Ends early when ROS is shut down.
+        """
         start = time.monotonic()
         epoch = self.get_clock().now().nanoseconds
         for shot in plan(self._settings):
             message = self._make_message(shot, epoch + round(shot.time * 1e9))
             time.sleep(max(0.0, start + shot.time - time.monotonic()))
+            if not self.context.ok():  # SIGTERM
+                return
             self._images[shot.stream].publish(message)
             self.sent[shot.stream].append((Time.from_msg(message.header.stamp).nanoseconds, shot.index))
             if shot.stream == VISIBLE:

@@ -2,8 +2,9 @@
 
     python -m vifa_ros.recorder --node /vifa --output FOLDER
 
-Prints `ready` once it hears every task. On SIGINT it writes `recorder.json` (per task the stamps of all results and
-their times of arrival, and the node's last status) and every kept fused image as `<task>_<stamp>.png`.
+Prints `ready` once it hears every task, or the reason why the node has none to hear. On SIGINT it writes
+`recorder.json` (per task the stamps of all results and their times of arrival, and the node's last status) and every
+kept fused image as `<task>_<stamp>.png`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Recorder(Node):
         super().__init__("recorder")
         self._node = node
         self._task_inputs: list[Any] = []
-        self._is_ready = False
+        self._has_spoken = False
         self._keep_from = 0
         self.results: dict[str, list[tuple[int, int]]] = {}
         self.kept: dict[tuple[str, int], NDArray] = {}
@@ -52,9 +53,11 @@ class Recorder(Node):
                 topic = f"{self._node}/{task.name}/image"
                 receive = partial(self._receive_image, task.name)
                 self._task_inputs.append(self.create_subscription(Image, topic, receive, QoSProfile(depth=50)))
-        if not self._is_ready and status.tasks and all(task.wanted for task in status.tasks):
-            self._is_ready = True
-            print("ready", flush=True)
+        is_ready = bool(status.tasks) and all(task.wanted for task in status.tasks)
+        has_failed = not status.tasks and status.level == FusionStatus.ERROR
+        if not self._has_spoken and (is_ready or has_failed):
+            self._has_spoken = True
+            print("ready" if is_ready else status.message, flush=True)
 
     def _receive_image(self, task: str, message: Image) -> None:
         stamp = Time.from_msg(message.header.stamp).nanoseconds

@@ -1,0 +1,43 @@
+"""Best-effort images between two processes with the shipped DDS profile."""
+
+import json
+import os
+from functools import partial
+from pathlib import Path
+
+from processes import running
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from robot import CAMERA_QOS, PATIENCE, STREAMS, Spinner, wait_until
+from sensor_msgs.msg import Image
+
+from vifa_ros.profiles import find_profile
+
+FRAMES, RATE = 120, 30
+
+
+def test_the_tests_use_the_shipped_profile():
+    assert find_profile() == Path(__file__).parents[2] / "config" / "fastdds.xml"
+    assert os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"] == str(find_profile())
+
+
+def test_99_percent_of_vga_images_at_30_hertz_arrive(ros, tmp_path):
+    """The listener's queue is deep, so that a busy machine delays images but loses none by itself."""
+    node, heard = Node("ear"), {stream: set() for stream in STREAMS}
+    for stream in STREAMS:
+        node.create_subscription(Image, f"{stream}/image_raw", partial(remember, heard[stream]), CAMERA_QOS)
+    spinner = Spinner(SingleThreadedExecutor(), node)
+    path = tmp_path / "sent.json"
+    with running("vifa_ros.cli", "play", "--rate", RATE, "--frames", FRAMES, "--sent", path) as player:
+        assert player.wait(2 * PATIENCE) == 0
+    sent = {stream: {stamp for stamp, _ in frames} for stream, frames in json.loads(path.read_text()).items()}
+    assert {len(stamps) for stamps in sent.values()} == {FRAMES}
+    wait_until(
+        lambda: all(len(sent[stream] & heard[stream]) >= 0.99 * FRAMES for stream in STREAMS),
+        f"99 % of {FRAMES} images each; heard { ({stream: len(stamps) for stream, stamps in heard.items()}) }",
+    )
+    spinner.stop()
+
+
+def remember(stamps: set[int], image: Image) -> None:
+    stamps.add(image.header.stamp.sec * 10**9 + image.header.stamp.nanosec)
