@@ -1,11 +1,9 @@
 """The `vifa` command: what `vifa_runtime` offers without ROS, and what needs ROS, imported only when it is called."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional
 
 import typer
 from rich.console import Console
@@ -20,7 +18,7 @@ from vifa_runtime.pairs import PairError
 from vifa_runtime.pipeline import InputError
 from vifa_runtime.thermal import ThermalError
 
-PairsOption = Annotated[Path | None, typer.Option(help="Folder with vi/ and ir/; the synthetic street by default.")]
+PairsOption = Annotated[Optional[Path], typer.Option(help="Folder with vi/ and ir/; the synthetic street by default.")]
 RateOption = Annotated[float, typer.Option(help="Pairs a second.", min=0.1, max=1000)]
 
 
@@ -45,17 +43,17 @@ def without_ros_arguments(arguments: Sequence[str]) -> list[str]:
 @app.command()
 def play(
     folder: Annotated[
-        Path | None, typer.Argument(help="Folder with vi/ and ir/; the synthetic street if left out.")
+        Optional[Path], typer.Argument(help="Folder with vi/ and ir/; the synthetic street if left out.")
     ] = None,
     rate: RateOption = 15.0,
-    frames: Annotated[int | None, typer.Option(help="Stop after so many pairs.", min=1)] = None,
+    frames: Annotated[Optional[int], typer.Option(help="Stop after so many pairs.", min=1)] = None,
     loop: Annotated[bool, typer.Option(help="Start again at the folder's end.")] = True,
     skew: Annotated[float, typer.Option(help="How much later the thermal image is taken, seconds.")] = 0.0,
     jitter: Annotated[float, typer.Option(help="Standard deviation of each stamp, seconds.", min=0)] = 0.0,
     drop: Annotated[float, typer.Option(help="Share of frames left out.", min=0, max=1)] = 0.0,
     mono16: Annotated[bool, typer.Option("--mono16", help="Play 8-bit thermal images as 16-bit counts.")] = False,
     seed: Annotated[int, typer.Option(help="Of jitter, drops and street.")] = 0,
-    sent: Annotated[Path | None, typer.Option(help="Write the stamps that went out, as JSON.")] = None,
+    sent: Annotated[Optional[Path], typer.Option(help="Write the stamps that went out, as JSON.")] = None,
     wait: Annotated[float, typer.Option(help="Seconds to wait for a listener before starting.", min=0)] = 30.0,
 ) -> None:
     """Play a folder of pairs as two camera topics: visible/image_raw and thermal/image_raw.

@@ -1,10 +1,8 @@
 """The part of the `vifa` command that needs no ROS: fuse images, look at bundles."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Optional
 
 import numpy as np
 import typer
@@ -40,7 +38,7 @@ def fuse(
     thermal: Annotated[Path, typer.Argument(help="Thermal image, or a folder with the same names.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for <task>/<name>.png.")],
     bundle: BundleOption = DEFAULT_BUNDLE,
-    task: Annotated[list[str] | None, typer.Option(help="Task to run; may be given again. All by default.")] = None,
+    task: Annotated[Optional[list[str]], typer.Option(help="Task to run; may be given again. All by default.")] = None,
     backend: Annotated[str, typer.Option(help=f"Engine: {', '.join(BACKENDS)}.")] = BACKENDS[0],
     threads: Annotated[int, typer.Option(help="CPU threads; 0 for one a core.", min=0)] = 0,
 ) -> None:

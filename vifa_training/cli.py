@@ -1,11 +1,9 @@
 """The `vifa-train` command."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional
 
 import torch
 import typer
@@ -62,7 +60,7 @@ def export(
     recipe: RecipeArgument,
     run: RunOption,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the bundle; an older one is replaced.")],
-    metrics: Annotated[Path | None, typer.Option(help="JSON of benchmarks/fusion_quality.py, for the card.")] = None,
+    metrics: Annotated[Optional[Path], typer.Option(help="JSON of benchmarks/fusion_quality.py, for the card.")] = None,
 ) -> None:
     """Write the best weights of a run as a bundle.
 

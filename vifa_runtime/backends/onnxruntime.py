@@ -100,6 +100,8 @@ class OnnxRuntimeBackend:
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.log_severity_level = 3
+        # Threads that spin while they wait gain little on an idle machine and lose most of the speed on a shared one.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # What was checked is ONNX; without this the bytes of ONNX Runtime's own format would be taken as such.
         options.add_session_config_entry("session.load_model_format", "ONNX")
         return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
