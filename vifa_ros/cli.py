@@ -1,5 +1,6 @@
 """The `vifa` command: what `vifa_runtime` offers without ROS, and what needs ROS, imported only when it is called."""
 
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -104,6 +105,7 @@ def demo(
 
     what = "the synthetic street" if pairs is None else str(pairs)
     print(f"playing {what} at {rate:g} pairs a second for {seconds:g} s through {bundle}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # else its processes would outlive it
     try:
         summary = run_demo(DemoSettings(pairs, seconds, rate, bundle, output))
     except DemoError as error:

@@ -23,6 +23,7 @@ from vifa_ros.pairing import THERMAL, VISIBLE
 from vifa_runtime.pairs import find_pairs, read_thermal, read_visible
 from vifa_runtime.street import Street
 
+SETTLE = 0.5  # seconds
 _CACHED_PAIRS = 64
 _RAW_OFFSET, _RAW_GAIN = 20_000, 20  # what an 8-bit thermal image becomes with `mono16`: counts
 
@@ -115,12 +116,16 @@ class PlayerNode(Node):
         self.sent: dict[str, list[tuple[int, int]]] = {VISIBLE: [], THERMAL: []}
 
     def wait_for_listeners(self, timeout: float) -> bool:
-        """Wait until somebody listens to both cameras; returns whether that came true."""
+        """Wait until somebody listens to both cameras; returns whether that came true.
+
+        A listener is seen before it is ready to hear, so a moment more passes once one is there.
+        """
         deadline = time.monotonic() + timeout
         while not all(publisher.get_subscription_count() for publisher in self._images.values()):
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.02)
+        time.sleep(SETTLE)
         return True
 
     def play(self) -> None:

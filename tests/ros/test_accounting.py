@@ -58,6 +58,15 @@ def test_every_counter_that_is_wrong_by_one_shows(session, path, error):
     assert unaccounted(session) != 0
 
 
+@pytest.mark.parametrize(
+    ("counter", "check"),
+    [("in_flight", "pair law"), ("formed", "pairing"), ("processed", "results of bright")],
+)
+def test_each_check_says_what_is_wrong(session, counter, check):
+    session[2][counter] -= 1
+    assert find_discrepancies(*session)[check] == 1 + (check == "pairing")
+
+
 def test_the_list_of_counters_is_complete():
     """Every number of the status that a test above changes; a new one must be added there."""
 

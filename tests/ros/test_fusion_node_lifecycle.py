@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from images import expected_bright, random_thermal, random_visible
+from images import build_message, expected_bright, random_thermal, random_visible
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from robot import PATIENCE, drops, laws_hold, wait_until
@@ -293,3 +293,11 @@ def test_a_status_made_during_cleanup_does_not_see_half_of_it(robot, monkeypatch
         for transition in ("deactivate", "cleanup", "configure", "activate"):
             assert robot.change_state(transition)
     robot.check_alive()
+
+
+def test_frames_that_were_on_their_way_during_cleanup_are_harmless(robot):
+    assert robot.change_state("deactivate") and robot.change_state("cleanup")
+    for stream, pixels, encoding in (("visible", random_visible(), "rgb8"), ("thermal", random_thermal(), "mono8")):
+        robot.node._receive(stream, build_message(encoding, pixels))
+    assert robot.change_state("configure") and robot.change_state("activate")
+    fuse_one(robot, 1.0)

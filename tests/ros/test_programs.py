@@ -106,3 +106,14 @@ def test_an_interrupted_recorder_writes_what_it_heard(witness, tmp_path, sign):
         code, output = interrupt(recorder, sign)
     assert code == 0 and "Traceback" not in output, output
     assert json.loads((tmp_path / "recorder.json").read_text()) == {"results": {}, "status": None}
+
+
+@SIGNALS
+def test_an_interrupted_demo_takes_its_processes_with_it_and_writes_nothing(witness, tiny_bundle, tmp_path, sign):
+    with running("vifa_ros.cli", "demo", "--seconds", 60, "-b", tiny_bundle, "-o", tmp_path / "out") as demo:
+        wait_until(lambda: witness.count_publishers("/visible/image_raw"), "the player")
+        code, output = interrupt(demo, sign)
+    assert code == 128 + sign and "Traceback" not in output, output
+    for topic in ("/visible/image_raw", "/vifa/status"):
+        wait_until(lambda topic=topic: not witness.count_publishers(topic), f"the process that sends {topic} to end")
+    assert not (tmp_path / "out").exists()
