@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.time import Time
@@ -138,12 +139,15 @@ class PlayerNode(Node):
         for shot in plan(self._settings):
             message = self._make_message(shot, epoch + round(shot.time * 1e9))
             time.sleep(max(0.0, start + shot.time - time.monotonic()))
-            if not self.context.ok():  # SIGTERM
-                return
-            self._images[shot.stream].publish(message)
-            self.sent[shot.stream].append((Time.from_msg(message.header.stamp).nanoseconds, shot.index))
-            if shot.stream == VISIBLE:
-                self._info.publish(CameraInfo(header=message.header, width=message.width, height=message.height))
+            try:
+                self._images[shot.stream].publish(message)
+                self.sent[shot.stream].append((Time.from_msg(message.header.stamp).nanoseconds, shot.index))
+                if shot.stream == VISIBLE:
+                    self._info.publish(CameraInfo(header=message.header, width=message.width, height=message.height))
+            except _rclpy.RCLError:
+                if self.context.ok():
+                    raise
+                return  # SIGTERM came, perhaps in the middle of publishing
 
     def _make_message(self, shot: Shot, stamp: int) -> Image:
         visible, thermal = self._source[shot.index]

@@ -1,5 +1,6 @@
 """The fusion node's lifecycle, over its services as a manager uses them."""
 
+import itertools
 import shutil
 import threading
 import time
@@ -301,3 +302,26 @@ def test_frames_that_were_on_their_way_during_cleanup_are_harmless(robot):
         robot.node._receive(stream, build_message(encoding, pixels))
     assert robot.change_state("configure") and robot.change_state("activate")
     fuse_one(robot, 1.0)
+
+
+def test_it_can_be_taken_through_all_states_in_a_flood_of_images(start_robot):
+    robot, is_over = start_robot(status_rate=50.0), threading.Event()
+    robot.listen("bright")
+    robot.connect_cameras()
+    visible, thermal = random_visible(), random_thermal()
+
+    def flood() -> None:
+        for number in itertools.count():
+            if is_over.wait(0.001):
+                return
+            robot.show_pair(visible, thermal, 1.0 + 0.01 * number)
+
+    flooding = threading.Thread(target=flood)
+    flooding.start()
+    for _ in range(25):
+        for transition in ("deactivate", "cleanup", "configure", "activate"):
+            assert robot.change_state(transition)
+    is_over.set()
+    flooding.join()
+    fuse_one(robot, 1e6)
+    assert all(laws_hold(status) for status in robot.statuses)

@@ -194,7 +194,7 @@ def test_fixed_parameters_may_change_again_after_cleanup(robot):
 
 def test_an_unknown_task_at_the_start_is_a_failure_that_names_it(start_robot):
     robot = start_robot(tasks=["bright", "saliency"])
-    status = robot.wait_for_status(lambda status: status.message, "a message")
+    status = robot.wait_for_status(lambda status: status.level == status.ERROR, "an error")
     assert status.message == "parameter tasks: bundle tiny has no 'saliency'; it has bright, dim"
     assert robot.state() == "unconfigured"
 
