@@ -39,9 +39,9 @@ def tiny_bundle(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ros() -> Iterator[None]:
-    """ROS, initialised once for all tests."""
+    """ROS, initialised once for all tests of a module."""
     import rclpy
 
     rclpy.init()

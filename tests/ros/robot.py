@@ -23,6 +23,7 @@ from std_msgs.msg import Header
 
 from vifa.msg import FusionStatus
 from vifa_ros.conversions import make_image
+from vifa_ros.executor import LifecycleExecutor
 from vifa_ros.fusion_node import FusionNode
 
 PATIENCE = 60.0  # seconds: generous, as the machine may be busy; only a failing test waits so long
@@ -89,7 +90,7 @@ class Robot:
         self._clients: dict[str, Any] = {}
         self._friend_spinner = Spinner(SingleThreadedExecutor(), self.friend)
         self.node = FusionNode(namespace=namespace, parameter_overrides=overrides)
-        self._node_spinner = Spinner(MultiThreadedExecutor(num_threads=4), self.node)
+        self._node_spinner = Spinner(LifecycleExecutor(num_threads=4), self.node)
 
     def stop(self) -> None:
         """End both nodes, as the program does on Ctrl-C."""

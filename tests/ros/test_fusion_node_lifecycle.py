@@ -318,10 +318,12 @@ def test_it_can_be_taken_through_all_states_in_a_flood_of_images(start_robot):
 
     flooding = threading.Thread(target=flood)
     flooding.start()
-    for _ in range(25):
-        for transition in ("deactivate", "cleanup", "configure", "activate"):
-            assert robot.change_state(transition)
-    is_over.set()
-    flooding.join()
+    try:
+        for _ in range(25):
+            for transition in ("deactivate", "cleanup", "configure", "activate"):
+                assert robot.change_state(transition)
+    finally:
+        is_over.set()
+        flooding.join()
     fuse_one(robot, 1e6)
     assert all(laws_hold(status) for status in robot.statuses)

@@ -12,7 +12,7 @@ from rclpy.node import Node
 from robot import CAMERA_QOS, Spinner, wait_until
 from sensor_msgs.msg import Image
 
-from vifa.msg import FusionStatus
+from vifa.msg import FusionStatus, TaskStatus
 
 SIGNALS = pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminate"])
 
@@ -101,11 +101,24 @@ def test_the_fusion_node_names_a_wrong_parameter_on_one_line():
 
 @SIGNALS
 def test_an_interrupted_recorder_writes_what_it_heard(witness, tmp_path, sign):
+    publisher = witness.create_publisher(FusionStatus, "/recorded/status", 10)
+    status = FusionStatus(bundle="tiny", tasks=[TaskStatus(name="bright", wanted=True)])
+    witness.create_timer(0.1, lambda: publisher.publish(status))
     with running("vifa_ros.recorder", "--node", "/recorded", "--output", tmp_path) as recorder:
-        wait_until(lambda: witness.count_subscribers("/recorded/status"), "the recorder to listen")
+        assert recorder.stdout.readline() == "ready\n"
         code, output = interrupt(recorder, sign)
     assert code == 0 and "Traceback" not in output, output
-    assert json.loads((tmp_path / "recorder.json").read_text()) == {"results": {}, "status": None}
+    heard = json.loads((tmp_path / "recorder.json").read_text())
+    assert heard["results"] == {"bright": []}
+    assert (heard["status"]["bundle"], heard["status"]["tasks"][0]["name"]) == ("tiny", "bright")
+
+
+def test_the_recorder_says_why_a_node_has_no_tasks(witness, tmp_path):
+    publisher = witness.create_publisher(FusionStatus, "/recorded/status", 10)
+    status = FusionStatus(level=FusionStatus.ERROR, message="no bundle")
+    witness.create_timer(0.1, lambda: publisher.publish(status))
+    with running("vifa_ros.recorder", "--node", "/recorded", "--output", tmp_path) as recorder:
+        assert recorder.stdout.readline() == "no bundle\n"
 
 
 @SIGNALS
