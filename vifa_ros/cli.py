@@ -63,8 +63,8 @@ def play(
     """
     _need_ros()
     import rclpy
-    from rclpy.executors import ExternalShutdownException
 
+    from vifa_ros.executor import until_interrupted
     from vifa_ros.players import FolderSource, PlayerNode, PlaySettings, open_source
     from vifa_runtime.files import write_json
 
@@ -75,11 +75,10 @@ def play(
     rclpy.init()
     player = PlayerNode(source, settings)
     try:
-        if not player.wait_for_listeners(wait):
-            print(f"nobody listens to both cameras after {wait:g} s; playing all the same", file=sys.stderr)
-        player.play()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
+        with until_interrupted():
+            if not player.wait_for_listeners(wait):
+                print(f"nobody listens to both cameras after {wait:g} s; playing all the same", file=sys.stderr)
+            player.play()
     finally:
         if sent is not None:
             write_json(sent, player.sent)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from rclpy.executors import Executor, ExternalShutdownException, MultiThreadedExecutor
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 
 
@@ -20,12 +24,13 @@ class LifecycleExecutor(MultiThreadedExecutor):
             self.wake()  # what else was ready is collected again
 
 
-def spin_until_interrupted(executor: Executor) -> None:
-    """Spin until Ctrl-C or SIGTERM, whatever rclpy was doing when it came."""
+@contextmanager
+def until_interrupted() -> Iterator[None]:
+    """End the block quietly on Ctrl-C or SIGTERM, whatever rclpy is doing when it comes."""
     try:
-        executor.spin()
+        yield
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except _rclpy.RCLError:
-        if executor.context.ok():
+        if rclpy.ok():
             raise

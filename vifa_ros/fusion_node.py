@@ -18,7 +18,6 @@ from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException
 from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
@@ -31,7 +30,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from vifa.msg import FusionStatus, TaskStatus
 from vifa_ros import health
 from vifa_ros.conversions import ConversionError, read_stamp, view_image
-from vifa_ros.executor import LifecycleExecutor
+from vifa_ros.executor import LifecycleExecutor, until_interrupted
 from vifa_ros.outputs import RELIABLE_QOS, TaskOutput
 from vifa_ros.pairing import STREAMS, Pair, PairingBuffer, PairingSettings
 from vifa_ros.parameters import declare_all, find_problem
@@ -379,11 +378,12 @@ def main(arguments: list[str] | None = None) -> None:
     node = executor = None
     try:
         rclpy.init(args=arguments)
-        node = FusionNode()
-        executor = LifecycleExecutor(num_threads=4)
-        executor.add_node(node)
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
+        with until_interrupted():
+            node = FusionNode()
+            executor = LifecycleExecutor(num_threads=4)
+            executor.add_node(node)
+            executor.spin()
+    except KeyboardInterrupt:  # before rclpy was up
         pass
     except ParameterException as error:
         raise SystemExit(f"fusion_node: {error}") from None

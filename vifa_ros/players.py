@@ -12,7 +12,6 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.time import Time
@@ -130,24 +129,16 @@ class PlayerNode(Node):
         return True
 
     def play(self) -> None:
-        """Publish every frame of the plan at its time; `sent` holds (stamp in nanoseconds, pair index) of all.
-
-        Ends early when ROS is shut down.
-        """
+        """Publish every frame of the plan at its time; `sent` holds (stamp in nanoseconds, pair index) of all."""
         start = time.monotonic()
         epoch = self.get_clock().now().nanoseconds
         for shot in plan(self._settings):
             message = self._make_message(shot, epoch + round(shot.time * 1e9))
             time.sleep(max(0.0, start + shot.time - time.monotonic()))
-            try:
-                self._images[shot.stream].publish(message)
-                self.sent[shot.stream].append((Time.from_msg(message.header.stamp).nanoseconds, shot.index))
-                if shot.stream == VISIBLE:
-                    self._info.publish(CameraInfo(header=message.header, width=message.width, height=message.height))
-            except _rclpy.RCLError:
-                if self.context.ok():
-                    raise
-                return  # SIGTERM came, perhaps in the middle of publishing
+            self._images[shot.stream].publish(message)
+            self.sent[shot.stream].append((Time.from_msg(message.header.stamp).nanoseconds, shot.index))
+            if shot.stream == VISIBLE:
+                self._info.publish(CameraInfo(header=message.header, width=message.width, height=message.height))
 
     def _make_message(self, shot: Shot, stamp: int) -> Image:
         visible, thermal = self._source[shot.index]

@@ -10,14 +10,13 @@ kept fused image as `<task>_<stamp>.png`.
 from __future__ import annotations
 
 import argparse
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import rclpy
 from numpy.typing import NDArray
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.time import Time
@@ -25,6 +24,7 @@ from sensor_msgs.msg import Image
 
 from vifa.msg import FusionStatus
 from vifa_ros.conversions import view_image
+from vifa_ros.executor import until_interrupted
 from vifa_runtime.files import write_json
 from vifa_runtime.pairs import write_image
 
@@ -94,10 +94,8 @@ def main() -> None:
     recorder = Recorder(options.node)
     executor = SingleThreadedExecutor()
     executor.add_node(recorder)
-    try:
+    with until_interrupted():
         executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        time.sleep(0)
     recorder.write(options.output)
     recorder.destroy_node()
     rclpy.try_shutdown()
