@@ -1,4 +1,7 @@
-"""Share of best-effort VGA images at 30 Hz that reach another process: Fast DDS's defaults against config/fastdds.xml.
+"""Share of best-effort VGA images at 30 Hz that reach another process.
+
+A process that only listens, with Fast DDS's defaults and with config/fastdds.xml; then the fusion node as `vifa demo`
+runs it: fusing every pair for every task, while a third process listens to the results.
 
 .venv/bin/python benchmarks/transport.py
 """
@@ -14,7 +17,9 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
+from vifa_ros.demo import DemoSettings, run_demo
 from vifa_ros.profiles import dds_environment
 from vifa_runtime.files import write_json
 from vifa_runtime.provenance import describe_run
@@ -60,21 +65,35 @@ def count_received(environment: dict[str, str], frames: int, rate: float) -> tup
     return published, dict(zip(("visible", "thermal"), map(int, heard[-2:]), strict=True))
 
 
+def count_node(frames: int, rate: float) -> dict[str, Any]:
+    """Run the demo for so many pairs and return the row of its summary."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings = DemoSettings(None, seconds=frames / rate, rate=rate, bundle="nano-fusion", output=Path(folder))
+        return run_demo(settings)["rows"][0]
+
+
 def main() -> None:
-    """Measure both profiles, print and write."""
+    """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=600)
     parser.add_argument("--rate", type=float, default=30.0)
     parser.add_argument("--output", type=Path, default=Path("docs/results/transport.json"))
     options = parser.parse_args()
-    rows = []
-    for profile, environment in (("Fast DDS default", {}), ("config/fastdds.xml", dds_environment())):
-        sent, received = count_received(environment, options.frames, options.rate)
+    rows: list[dict[str, Any]] = []
+
+    def add(listener: str, profile: str, sent: dict[str, int], received: dict[str, int], processed: int | None) -> None:
         for stream in sent:
             share = round(received[stream] / sent[stream], 4)
-            rows.append({"profile": profile, "stream": stream, "rate_hz": options.rate, "sent": sent[stream],
-                         "received": received[stream], "share": share})  # fmt: skip
-            print(f"{profile}: {stream} {received[stream]} of {sent[stream]}, {100 * share:.1f} %")
+            rows.append({"listener": listener, "profile": profile, "stream": stream, "rate_hz": options.rate,
+                         "sent": sent[stream], "received": received[stream], "share": share,
+                         "pairs_processed": processed})  # fmt: skip
+            print(f"{listener}, {profile}: {stream} {received[stream]} of {sent[stream]}, {100 * share:.1f} %")
+
+    for profile, environment in (("Fast DDS default", {}), ("config/fastdds.xml", dds_environment())):
+        add("bare process", profile, *count_received(environment, options.frames, options.rate), None)
+    for _ in range(3):
+        row = count_node(options.frames, options.rate)
+        add("fusion node", "config/fastdds.xml", row["frames_sent"], row["frames_in"], row["processed"])
     write_json(options.output, {"meta": describe_run("benchmarks/transport.py", seed=0), "rows": rows})
     print(f"{options.output} written")
 

@@ -117,7 +117,7 @@ def _need_ros() -> None:
     try:
         import rclpy  # noqa: F401  (only whether it is there)
 
-        import vifa.msg  # noqa: F401
+        import vifa.msg  # noqa: F401  (likewise)
     except ImportError as error:
         raise UsageError(
             f"this command needs ROS 2 and the built package ({error}); run `make demo` once, "

@@ -1,27 +1,65 @@
-"""Spinning that survives what rclpy's own does not: things destroyed meanwhile, and a shutdown in its midst."""
+"""Spinning that no transition delays, and that survives what is destroyed meanwhile and a shutdown in its midst."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import rclpy
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.executors import (
+    ConditionReachedException,
+    ExternalShutdownException,
+    ShutdownException,
+    SingleThreadedExecutor,
+    TimeoutException,
+)
 from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
+from rclpy.task import Task
 
 
-class LifecycleExecutor(MultiThreadedExecutor):
-    """Goes on when something is destroyed in the moment in which it is collected to be waited for.
+class SlowCallbackGroup(ReentrantCallbackGroup):
+    """Callbacks that may take seconds: `LifecycleExecutor` gives each of them a thread of its own."""
 
-    rclpy's own lets that end `spin` (ros2/rclpy issue 1284), and so a transition now and then would end the node.
+
+class LifecycleExecutor(SingleThreadedExecutor):
+    """Runs callbacks in the spinning thread, and those of a `SlowCallbackGroup` beside it.
+
+    rclpy's MultiThreadedExecutor hands every callback to a pool, and until a thread of the pool has begun it, submits
+    it again and again, holding the interpreter (ros2/rclpy issue 1452). Images then wait until their queue runs over.
+
+    Goes on when something is destroyed in the moment in which it is collected to be waited for; rclpy's own executors
+    let that end `spin` (ros2/rclpy issue 1284), and so a transition now and then would end the node.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._slow: list[Task] = []
+
     def spin_once(self, timeout_sec: float | None = None) -> None:
-        """Run what is ready; see `rclpy.executors.Executor.spin_once`."""
+        """Run one callback that is ready; see `rclpy.executors.Executor.spin_once`."""
         try:
-            super().spin_once(timeout_sec)
+            task, entity, _ = self.wait_for_ready_callbacks(timeout_sec)
         except _rclpy.InvalidHandle:
             self.wake()  # what else was ready is collected again
+            return
+        except (ShutdownException, TimeoutException, ConditionReachedException):
+            return
+        if entity is not None and isinstance(entity.callback_group, SlowCallbackGroup):
+            self._run_beside(task)
+        else:
+            task()
+            task.result()  # raises what the callback raised
+
+    def _run_beside(self, task: Task) -> None:
+        """Start a thread for a task, once: rclpy offers it again until the thread has begun."""
+        for done in [other for other in self._slow if other.done()]:
+            self._slow.remove(done)
+            done.result()
+        if task not in self._slow:
+            self._slow.append(task)
+            threading.Thread(target=task, name="vifa-transition", daemon=True).start()
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The fusion node: two cameras in, one fused image per task out. See docs/fusion_node.md.
 
-The executor's threads receive, pair and answer; the worker's thread owns the engine. What a frame goes through:
+One thread receives, pairs and answers; a transition runs beside it, and the worker's thread owns the engine. What a
+frame goes through:
 `_receive` looks at it without a copy, the pairing buffer finds its partner, the worker's slot hands the newest pair to
 `_fuse`, which converts, runs the pipeline and publishes what somebody listens to.
 """
@@ -16,7 +17,6 @@ from typing import Any
 import rclpy
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.exceptions import ParameterException
 from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
@@ -30,7 +30,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from vifa.msg import FusionStatus, TaskStatus
 from vifa_ros import health
 from vifa_ros.conversions import ConversionError, read_stamp, view_image
-from vifa_ros.executor import LifecycleExecutor, until_interrupted
+from vifa_ros.executor import LifecycleExecutor, SlowCallbackGroup, until_interrupted
 from vifa_ros.outputs import RELIABLE_QOS, TaskOutput
 from vifa_ros.pairing import STREAMS, Pair, PairingBuffer, PairingSettings
 from vifa_ros.parameters import declare_all, find_problem
@@ -52,9 +52,7 @@ class FusionNode(LifecycleNodeMixin, Node):
 
     def __init__(self, name: str = "fusion_node", **arguments: Any) -> None:
         Node.__init__(self, name, **arguments)
-        services = ReentrantCallbackGroup()
-        LifecycleNodeMixin.__init__(self, callback_group=services)
-        self._images = MutuallyExclusiveCallbackGroup()
+        LifecycleNodeMixin.__init__(self, callback_group=SlowCallbackGroup())
         declare_all(self)
         self._transition = threading.Lock()
         self._reporting = threading.Lock()  # held while a status is made, so that no output is destroyed meanwhile
@@ -74,14 +72,11 @@ class FusionNode(LifecycleNodeMixin, Node):
         self._status = self.create_publisher(FusionStatus, "~/status", RELIABLE_QOS)
         self._diagnostics = self.create_publisher(health.DiagnosticArray, "/diagnostics", RELIABLE_QOS)
         period = 1.0 / self._value("status_rate")
-        self._status_timer = self.create_timer(
-            period, self.publish_status, callback_group=MutuallyExclusiveCallbackGroup()
-        )
+        self._status_timer = self.create_timer(period, self.publish_status)
         if self._value("autostart"):
-            once = MutuallyExclusiveCallbackGroup()  # in a reentrant one it can fire again before it is cancelled
-            self._autostart = self.create_timer(0.0, self._start_by_itself, callback_group=once)
+            self._autostart = self.create_timer(0.0, self._start_by_itself)
 
-    # Lifecycle: every transition runs in a service thread, one at a time.
+    # Lifecycle: every transition runs in a thread of its own, one at a time.
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the bundle and build the engine in the worker's thread; make the outputs."""
@@ -151,6 +146,9 @@ class FusionNode(LifecycleNodeMixin, Node):
 
     def _start_by_itself(self) -> None:
         self._autostart.cancel()
+        threading.Thread(target=self._configure_and_activate, name="vifa-autostart", daemon=True).start()
+
+    def _configure_and_activate(self) -> None:
         with self._transition:
             try:
                 if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
@@ -368,7 +366,6 @@ class FusionNode(LifecycleNodeMixin, Node):
             topic,
             callback,
             QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT),  # overrides are written into it
-            callback_group=self._images,
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
 
@@ -380,7 +377,7 @@ def main(arguments: list[str] | None = None) -> None:
         rclpy.init(args=arguments)
         with until_interrupted():
             node = FusionNode()
-            executor = LifecycleExecutor(num_threads=4)
+            executor = LifecycleExecutor()
             executor.add_node(node)
             executor.spin()
     except KeyboardInterrupt:  # before rclpy was up

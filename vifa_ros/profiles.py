@@ -22,10 +22,10 @@ def dds_environment() -> dict[str, str]:
     Raises:
         FileNotFoundError: config/fastdds.xml is not where this package was installed.
     """
-    variables = dict(MALLOC)
+    variables = {name: value for name, value in MALLOC.items() if name not in os.environ}
     if "FASTRTPS_DEFAULT_PROFILES_FILE" not in os.environ and "FASTDDS_DEFAULT_PROFILES_FILE" not in os.environ:
         variables["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(find_profile())
-    return {name: value for name, value in variables.items() if name not in os.environ}
+    return variables
 
 
 def find_profile() -> Path:

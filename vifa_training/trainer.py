@@ -115,8 +115,8 @@ def validation_loss(network: FusionNetwork, pairs: PairFolder, tasks: Mapping[st
     """Mean over whole pairs (cropped to the network's size multiple) of the sum of all tasks' losses."""
     network.eval()
     total = 0.0
-    for sample in (pairs[i] for i in range(len(pairs))):
-        visible, thermal = (_as_input(image, network.size_multiple) for image in sample)
+    for index in range(len(pairs)):
+        visible, thermal = (_as_input(image, network.size_multiple) for image in pairs[index])
         fused = network(visible, thermal)
         total += sum(float(fusion_loss(fused[task], visible, thermal, w)) for task, w in tasks.items())
     network.train()

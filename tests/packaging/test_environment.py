@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-import environment  # noqa: E402
+import environment  # noqa: E402  (scripts/ must be on the path first)
 import steps  # noqa: E402
 
 

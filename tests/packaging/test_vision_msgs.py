@@ -5,7 +5,7 @@ import time
 import pytest
 
 rclpy = pytest.importorskip("rclpy", reason="no ROS 2 here")
-from rclpy.context import Context  # noqa: E402
+from rclpy.context import Context  # noqa: E402  (after the check that they are there)
 from vision_msgs import msg  # noqa: E402
 
 # Of vision_msgs 4.1.1 (github.com/ros-perception/vision_msgs, e77fa2d), built with rosidl 4.6.6 (Jazzy).

@@ -14,7 +14,7 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import SetParametersResult
 from rcl_interfaces.srv import GetParameters, SetParameters
-from rclpy.executors import MultiThreadedExecutor, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -69,8 +69,6 @@ class Spinner:
         """Stop spinning and destroy the node."""
         self.executor.shutdown(timeout_sec=5.0)
         self._thread.join(5.0)
-        if isinstance(self.executor, MultiThreadedExecutor):
-            self.executor._executor.shutdown()  # rclpy leaves its pool of threads behind
         self.node.destroy_node()
 
 
@@ -90,7 +88,7 @@ class Robot:
         self._clients: dict[str, Any] = {}
         self._friend_spinner = Spinner(SingleThreadedExecutor(), self.friend)
         self.node = FusionNode(namespace=namespace, parameter_overrides=overrides)
-        self._node_spinner = Spinner(LifecycleExecutor(num_threads=4), self.node)
+        self._node_spinner = Spinner(LifecycleExecutor(), self.node)
 
     def stop(self) -> None:
         """End both nodes, as the program does on Ctrl-C."""

@@ -181,14 +181,14 @@ def test_a_transition_that_does_not_exist_is_refused(start_robot, transition):
 
 
 def test_autostart_leaves_a_node_alone_that_somebody_else_configured_first(start_robot, monkeypatch):
-    start, may_go_on, has_ended = fusion_node.FusionNode._start_by_itself, threading.Event(), threading.Event()
+    start, may_go_on, has_ended = fusion_node.FusionNode._configure_and_activate, threading.Event(), threading.Event()
 
     def start_late(self) -> None:
         may_go_on.wait(PATIENCE)
         start(self)
         has_ended.set()
 
-    monkeypatch.setattr(fusion_node.FusionNode, "_start_by_itself", start_late)
+    monkeypatch.setattr(fusion_node.FusionNode, "_configure_and_activate", start_late)
     robot = start_robot()
     assert robot.change_state("configure")
     may_go_on.set()
@@ -197,14 +197,14 @@ def test_autostart_leaves_a_node_alone_that_somebody_else_configured_first(start
 
 
 def test_autostart_fires_once_however_slow_it_is(start_robot, monkeypatch):
-    start, calls = fusion_node.FusionNode._start_by_itself, []
+    start, calls = fusion_node.FusionNode._configure_and_activate, []
 
     def start_slowly(self) -> None:
         calls.append(time.monotonic())
         time.sleep(0.3)
         start(self)
 
-    monkeypatch.setattr(fusion_node.FusionNode, "_start_by_itself", start_slowly)
+    monkeypatch.setattr(fusion_node.FusionNode, "_configure_and_activate", start_slowly)
     robot = start_robot()
     robot.wait_for_state("active")
     assert len(calls) == 1

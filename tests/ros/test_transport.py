@@ -1,11 +1,11 @@
-"""Best-effort images between two processes with the shipped DDS profile."""
+"""Best-effort images between processes with the shipped DDS profile."""
 
 import json
 import os
 from functools import partial
 from pathlib import Path
 
-from processes import running
+from processes import run, running
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from robot import CAMERA_QOS, PATIENCE, STREAMS, Spinner, wait_until
@@ -37,6 +37,16 @@ def test_99_percent_of_vga_images_at_30_hertz_arrive(ros, tmp_path):
         f"99 % of {FRAMES} images each; heard { ({stream: len(stamps) for stream, stamps in heard.items()}) }",
     )
     spinner.stop()
+
+
+def test_99_percent_of_vga_images_at_30_hertz_reach_a_node_that_fuses(tmp_path):
+    """The demo's node works on every pair for both tasks, and another process listens to the results."""
+    demo = run("vifa_ros.cli", "demo", "--rate", RATE, "--seconds", 10, "-o", tmp_path)
+    assert demo.returncode == 0, demo.stderr
+    row = json.loads((tmp_path / "summary.json").read_text())["rows"][0]
+    assert row["frames_sent"] == {stream: 10 * RATE for stream in STREAMS}
+    assert all(row["frames_in"][stream] >= 0.99 * 10 * RATE for stream in STREAMS), row
+    assert row["processed"] > 0 and all(row["published"].values())
 
 
 def remember(stamps: set[int], image: Image) -> None:
