@@ -44,7 +44,7 @@ def test_99_percent_of_vga_images_at_30_hertz_reach_a_node_that_fuses(tmp_path):
     demo = run("vifa_ros.cli", "demo", "--rate", RATE, "--seconds", 10, "-o", tmp_path)
     assert demo.returncode == 0, demo.stderr
     row = json.loads((tmp_path / "summary.json").read_text())["rows"][0]
-    assert row["frames_sent"] == {stream: 10 * RATE for stream in STREAMS}
+    assert row["frames_sent"] == dict.fromkeys(STREAMS, 10 * RATE)
     assert all(row["frames_in"][stream] >= 0.99 * 10 * RATE for stream in STREAMS), row
     assert row["processed"] > 0 and all(row["published"].values())
 
