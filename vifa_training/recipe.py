@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from vifa_runtime.bundle import Task
-from vifa_training.losses import FusionWeights
+from vifa_training.objectives import FusionWeights
 from vifa_training.networks import NETWORKS
 from vifa_training.trainer import Schedule
 

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, safe_open, save_file
 from torch import Tensor
 
 from vifa_training.data import PairFolder
-from vifa_training.losses import FusionWeights, fusion_loss
+from vifa_training.objectives import FusionWeights, fusion_loss
 from vifa_training.networks import FusionNetwork
 
 
@@ -82,6 +82,7 @@ def train_fusion(
     """
     run.mkdir(parents=True, exist_ok=True)
     recipe = json.dumps([asdict(schedule), {task: asdict(w) for task, w in tasks.items()}], sort_keys=True)
+    network.to(memory_format=torch.channels_last)  # convolutions on a CPU take up to 1.7 times less time so
     optimiser = torch.optim.Adam(network.parameters(), lr=schedule.learning_rate)
     progressed = _resume(run / "last.safetensors", network, optimiser, recipe)
     _trim_log(run / "log.jsonl", progressed.step)

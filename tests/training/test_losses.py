@@ -8,7 +8,7 @@ import torch
 from scipy import ndimage
 from skimage.metrics import structural_similarity
 
-from vifa_training.losses import (
+from vifa_training.objectives.fusion_loss import (
     FusionWeights,
     fusion_loss,
     gradient_loss,

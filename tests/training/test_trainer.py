@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from vifa_runtime.metrics import fusion_vif
 from vifa_training import trainer
 from vifa_training.data import PairFolder
-from vifa_training.losses import FusionWeights
+from vifa_training.objectives.fusion_loss import FusionWeights
 from vifa_training.networks import FusionNetwork, build_network
 from vifa_training.trainer import Schedule, TrainingError, load_weights, train_fusion
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from vifa_training.networks.base import Features, FusionNetwork
+from vifa_training.networks.base import Backbone, Features, FusionNetwork, Head, count_parameters
+from vifa_training.networks.didfuse import DIDFuse
 from vifa_training.networks.nano import Nano
+from vifa_training.networks.piafusion import PIAFusion
+from vifa_training.networks.tardal import TarDAL
 
-NETWORKS: dict[str, Callable[[Sequence[str]], FusionNetwork]] = {"nano": Nano}
+NETWORKS: dict[str, Callable[[Sequence[str]], FusionNetwork]] = {
+    network.name: network for network in (PIAFusion, TarDAL, DIDFuse, Nano)
+}
 
 
 def build_network(name: str, tasks: Sequence[str]) -> FusionNetwork:
@@ -23,4 +28,4 @@ def build_network(name: str, tasks: Sequence[str]) -> FusionNetwork:
     return NETWORKS[name](tasks)
 
 
-__all__ = ["NETWORKS", "Features", "FusionNetwork", "build_network"]
+__all__ = ["NETWORKS", "Backbone", "Features", "FusionNetwork", "Head", "build_network", "count_parameters"]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vifa_training.networks.base import Features, FusionNetwork
+from vifa_training.networks.base import Backbone, Features, FusionNetwork, Head
 
 DETAIL_CHANNELS = 16
 CONTEXT_CHANNELS = 32
@@ -26,13 +26,18 @@ class Nano(FusionNetwork):
     size_multiple = 4
 
     def __init__(self, tasks: Sequence[str]) -> None:
-        super().__init__()
-        self.backbone = NanoBackbone()
-        self.heads = nn.ModuleDict({task: NanoHead() for task in tasks})
+        super().__init__(NanoBackbone(), NanoHead, tasks)
 
 
-class NanoBackbone(nn.Module):
+class NanoBackbone(Backbone):
     """visible_y, thermal (B,1,H,W) -> `features` (B,16,H/2,W/2) and `luma` (B,4,H/2,W/2), the visible luma's pixels."""
+
+    distilled_layers = {
+        **dict.fromkeys(("stem", "detail"), DETAIL_CHANNELS),
+        **dict.fromkeys(("down", "context1", "context2", "context3", "context4"), CONTEXT_CHANNELS),
+        **dict.fromkeys(("joined", "merge1", "features"), DETAIL_CHANNELS),
+    }
+    handed_on = ("features", "luma")
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,20 +49,20 @@ class NanoBackbone(nn.Module):
         self.up = nn.ConvTranspose2d(c, d, kernel_size=2, stride=2)
         self.merge = nn.Sequential(_conv(d, d), _conv(d, d))
 
-    def forward(self, visible_y: Tensor, thermal: Tensor) -> Features:
+    def layers(self, visible_y: Tensor, thermal: Tensor) -> Features:
         luma = to_cells(visible_y)
-        stem = F.relu(self.stem(torch.cat([luma, to_cells(thermal)], dim=1)))
-        detail = F.relu(self.detail(stem))
-        context = F.relu(self.down(stem))
-        for layer in self.context:
-            context = F.relu(layer(context))
-        features = F.relu(detail + self.up(context))
-        for layer in self.merge:
-            features = F.relu(layer(features))
-        return {"features": features, "luma": luma}
+        named = {"luma": luma, "stem": F.relu(self.stem(torch.cat([luma, to_cells(thermal)], dim=1)))}
+        named["detail"] = F.relu(self.detail(named["stem"]))
+        named["down"] = context = F.relu(self.down(named["stem"]))
+        for index, layer in enumerate(self.context, start=1):
+            named[f"context{index}"] = context = F.relu(layer(context))
+        named["joined"] = F.relu(named["detail"] + self.up(context))
+        named["merge1"] = F.relu(self.merge[0](named["joined"]))
+        named["features"] = F.relu(self.merge[1](named["merge1"]))
+        return named
 
 
-class NanoHead(nn.Module):
+class NanoHead(Head):
     """One convolution: features -> the change of each cell's four pixels, added to the visible luma."""
 
     def __init__(self) -> None:
@@ -66,7 +71,7 @@ class NanoHead(nn.Module):
         nn.init.zeros_(self.change.weight)
         nn.init.zeros_(self.change.bias)
 
-    def forward(self, features: Features) -> Tensor:
+    def luma(self, features: Features) -> Tensor:
         return to_pixels(features["luma"] + self.change(features["features"]))
 
 
