@@ -8,10 +8,11 @@ from vifa_training.networks.base import Backbone, Features, FusionNetwork, Head,
 from vifa_training.networks.didfuse import DIDFuse
 from vifa_training.networks.nano import Nano
 from vifa_training.networks.piafusion import PIAFusion
+from vifa_training.networks.swinfusion import SwinFusion
 from vifa_training.networks.tardal import TarDAL
 
 NETWORKS: dict[str, Callable[[Sequence[str]], FusionNetwork]] = {
-    network.name: network for network in (PIAFusion, TarDAL, DIDFuse, Nano)
+    network.name: network for network in (PIAFusion, TarDAL, DIDFuse, SwinFusion, Nano)
 }
 
 

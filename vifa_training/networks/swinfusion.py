@@ -1,0 +1,225 @@
+"""SwinFusion: attention in shifted windows, within each modality and across both.
+
+Tokens are kept as (B,H,W,C), one a pixel. Written without the original's 8,430 parameters that nothing uses, and
+without its stochastic depth, which the VIFA paper does not mention.
+
+Source: Ma et al., "SwinFusion: cross-domain long-range learning for general image fusion via Swin transformer",
+IEEE/CAA Journal of Automatica Sinica 2022.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vifa_training.networks.base import Backbone, Features, FusionNetwork, Head
+
+WIDTH = 60
+ATTENTION_HEADS = 6
+WINDOW = 8
+EXTRACTION_BLOCKS = RECONSTRUCTION_BLOCKS = 4
+FUSIONS = FUSION_BLOCKS = 2
+_APART = -100.0  # added to the attention between pixels that only the shift brought into one window
+
+
+class SwinFusion(FusionNetwork):
+    """Shallow convolutions, Swin blocks a modality, two fusions with cross attention, reconstruction, the luma."""
+
+    name = "swinfusion"
+    size_multiple = WINDOW
+
+    def __init__(self, tasks: Sequence[str]) -> None:
+        super().__init__(SwinFusionBackbone(), SwinFusionHead, tasks)
+
+
+class SwinFusionBackbone(Backbone):
+    """visible_y, thermal (B,1,H,W) -> `narrowed` (B,30,H,W)."""
+
+    distilled_layers = {
+        **{
+            f"{stage}_{modality}": WIDTH
+            for stage in ("shallow", "extracted", *(f"fusion{i + 1}" for i in range(FUSIONS)))
+            for modality in ("visible", "thermal")
+        },
+        "merged": WIDTH,
+        "reconstructed": WIDTH,
+        "narrowed": WIDTH // 2,
+    }
+    handed_on = ("narrowed",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shallow1 = nn.Conv2d(1, WIDTH // 2, 3, padding=1)
+        self.shallow2 = nn.Conv2d(WIDTH // 2, WIDTH, 3, padding=1)
+        self.embedding_norm = nn.LayerNorm(WIDTH)
+        self.extract_visible = _blocks(EXTRACTION_BLOCKS)
+        self.extract_thermal = _blocks(EXTRACTION_BLOCKS)
+        self.extracted_norm_visible = nn.LayerNorm(WIDTH)
+        self.extracted_norm_thermal = nn.LayerNorm(WIDTH)
+        self.fusions = nn.ModuleList(FusionStage() for _ in range(FUSIONS))
+        self.fused_norm_visible = nn.LayerNorm(WIDTH)
+        self.fused_norm_thermal = nn.LayerNorm(WIDTH)
+        self.merge = nn.Conv2d(2 * WIDTH, WIDTH, 3, padding=1)
+        self.reconstruct = _blocks(RECONSTRUCTION_BLOCKS)
+        self.reconstructed_norm = nn.LayerNorm(WIDTH)
+        self.narrow = nn.Conv2d(WIDTH, WIDTH // 2, 3, padding=1)
+
+    def layers(self, visible_y: Tensor, thermal: Tensor) -> Features:
+        named = {"shallow_visible": self._shallow(visible_y), "shallow_thermal": self._shallow(thermal)}
+        visible, thermal = (self._embed(named[f"shallow_{m}"]) for m in ("visible", "thermal"))
+        named["extracted_visible"] = to_image(self.extracted_norm_visible(self.extract_visible(visible)))
+        named["extracted_thermal"] = to_image(self.extracted_norm_thermal(self.extract_thermal(thermal)))
+        visible, thermal = (self._embed(named[f"extracted_{m}"]) for m in ("visible", "thermal"))
+        for index, fusion in enumerate(self.fusions, start=1):
+            visible, thermal = fusion(visible, thermal)
+            named[f"fusion{index}_visible"], named[f"fusion{index}_thermal"] = to_image(visible), to_image(thermal)
+        both = torch.cat([self.fused_norm_thermal(thermal), self.fused_norm_visible(visible)], dim=3)
+        named["merged"] = _activate(self.merge(to_image(both)))
+        reconstructed = self.reconstructed_norm(self.reconstruct(self._embed(named["merged"])))
+        named["reconstructed"] = to_image(reconstructed)
+        named["narrowed"] = _activate(self.narrow(named["reconstructed"]))
+        return named
+
+    def _shallow(self, image: Tensor) -> Tensor:
+        return _activate(self.shallow2(_activate(self.shallow1(image))))
+
+    def _embed(self, image: Tensor) -> Tensor:
+        return self.embedding_norm(image.permute(0, 2, 3, 1))
+
+
+class SwinFusionHead(Head):
+    """Two convolutions: 30 -> 15 -> 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = nn.Conv2d(WIDTH // 2, WIDTH // 4, 3, padding=1)
+        self.output = nn.Conv2d(WIDTH // 4, 1, 3, padding=1)
+
+    def luma(self, features: Features) -> Tensor:
+        return self.output(_activate(self.hidden(features["narrowed"])))
+
+
+class FusionStage(nn.Module):
+    """Blocks within each modality, then blocks in which each modality looks at the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.visible, self.thermal = _blocks(FUSION_BLOCKS), _blocks(FUSION_BLOCKS)
+        self.cross_visible, self.cross_thermal = _blocks(FUSION_BLOCKS), _blocks(FUSION_BLOCKS)
+
+    def forward(self, visible: Tensor, thermal: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens of both modalities, each (B,H,W,C)."""
+        visible, thermal = self.visible(visible), self.thermal(thermal)
+        for of_visible, of_thermal in zip(self.cross_visible, self.cross_thermal, strict=True):
+            normed_v, normed_t = of_visible.norm1(visible), of_thermal.norm1(thermal)
+            visible = of_visible.update(visible, normed_v, normed_t)
+            thermal = of_thermal.update(thermal, normed_t, normed_v)
+        return visible, thermal
+
+
+class SwinBlock(nn.Module):
+    """Attention within windows of 8 x 8 pixels, then a two-layer perceptron, each added to what came in."""
+
+    def __init__(self, shift: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(WIDTH)
+        self.attention = WindowAttention(shift)
+        self.norm2 = nn.LayerNorm(WIDTH)
+        self.perceptron = nn.Sequential(nn.Linear(WIDTH, 2 * WIDTH), nn.GELU(), nn.Linear(2 * WIDTH, WIDTH))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens (B,H,W,C) that look at themselves."""
+        normed = self.norm1(tokens)
+        return self.update(tokens, normed, normed)
+
+    def update(self, tokens: Tensor, asking: Tensor, asked: Tensor) -> Tensor:
+        """Tokens (B,H,W,C) after `asking` (theirs, normed) looked at `asked` (theirs, or the other modality's)."""
+        tokens = tokens + self.attention(asking, asked)
+        return tokens + self.perceptron(self.norm2(tokens))
+
+
+class WindowAttention(nn.Module):
+    """Multi-head attention between the pixels of one window, with a learnt bias for each relative position."""
+
+    def __init__(self, shift: int) -> None:
+        super().__init__()
+        self.shift = shift
+        self.query = nn.Linear(WIDTH, WIDTH)
+        self.key_value = nn.Linear(WIDTH, 2 * WIDTH)
+        self.project = nn.Linear(WIDTH, WIDTH)
+        self.position_bias = nn.Parameter(torch.empty((2 * WINDOW - 1) ** 2, ATTENTION_HEADS))
+        nn.init.trunc_normal_(self.position_bias, std=0.02)
+        self.register_buffer("relative_position", _relative_positions(), persistent=False)
+
+    def forward(self, asking: Tensor, asked: Tensor) -> Tensor:
+        """What the tokens `asking` (B,H,W,C) take over from the tokens `asked` of their windows."""
+        batch, height, width, _ = asking.shape
+        q = self._split(self.query(self._windows(asking)), 1)[0]
+        k, v = self._split(self.key_value(self._windows(asked)), 2)
+        likeness = (q * (WIDTH // ATTENTION_HEADS) ** -0.5) @ k.transpose(-2, -1)
+        likeness = likeness + self.position_bias[self.relative_position].permute(2, 0, 1)
+        if self.shift:
+            likeness = likeness + shift_mask(asking, self.shift)
+        found = (likeness.softmax(dim=-1) @ v).transpose(2, 3)
+        rows, columns = height // WINDOW, width // WINDOW
+        found = self.project(found.reshape(batch, rows, columns, WINDOW, WINDOW, WIDTH))
+        found = found.transpose(2, 3).reshape(batch, height, width, WIDTH)
+        return torch.roll(found, (self.shift, self.shift), (1, 2)) if self.shift else found
+
+    def _windows(self, tokens: Tensor) -> Tensor:
+        """(B,H,W,C) -> (B,windows,64,C)."""
+        if self.shift:
+            tokens = torch.roll(tokens, (-self.shift, -self.shift), (1, 2))
+        return partition(tokens)
+
+    @staticmethod
+    def _split(tokens: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """(B,windows,64,parts*C) -> `parts` tensors (B,windows,heads,64,C/heads)."""
+        shape = (*tokens.shape[:3], parts, ATTENTION_HEADS, WIDTH // ATTENTION_HEADS)
+        return tokens.reshape(shape).permute(3, 0, 1, 4, 2, 5).unbind(0)
+
+
+def partition(tokens: Tensor) -> Tensor:
+    """Cut (B,H,W,C) into windows, row by row: (B,H/8*W/8,64,C)."""
+    batch, height, width, channels = tokens.shape
+    rows, columns = height // WINDOW, width // WINDOW
+    windows = tokens.reshape(batch, rows, WINDOW, columns, WINDOW, channels).transpose(2, 3)
+    return windows.reshape(batch, rows * columns, WINDOW * WINDOW, channels)
+
+
+def shift_mask(tokens: Tensor, shift: int) -> Tensor:
+    """What is added to the attention of rolled tokens (B,H,W,C): shape (windows,1,64,64), 0 or `_APART`.
+
+    Rolling brings the first rows and columns behind the last ones; pixels that are no neighbours must not meet.
+    """
+    _, height, width, _ = tokens.shape
+    rows = torch.arange(height, device=tokens.device) >= height - shift
+    columns = torch.arange(width, device=tokens.device) >= width - shift
+    region = 2 * rows.to(tokens.dtype).view(1, -1, 1, 1) + columns.to(tokens.dtype).view(1, 1, -1, 1)
+    region = partition(region)[0]  # (windows,64,1)
+    return (region != region.transpose(1, 2)).to(tokens.dtype).unsqueeze(1) * _APART
+
+
+def to_image(tokens: Tensor) -> Tensor:
+    """(B,H,W,C) -> (B,C,H,W)."""
+    return tokens.permute(0, 3, 1, 2)
+
+
+def _relative_positions() -> Tensor:
+    """Index of the bias between each two pixels of a window, (64,64)."""
+    side = torch.arange(WINDOW)
+    y, x = (grid.flatten() for grid in torch.meshgrid(side, side, indexing="ij"))
+    span = 2 * WINDOW - 1
+    return (y[:, None] - y[None, :] + WINDOW - 1) * span + x[:, None] - x[None, :] + WINDOW - 1
+
+
+def _blocks(count: int) -> nn.Sequential:
+    """Swin blocks; every other one has its windows shifted by half."""
+    return nn.Sequential(*(SwinBlock(shift=0 if index % 2 == 0 else WINDOW // 2) for index in range(count)))
+
+
+def _activate(image: Tensor) -> Tensor:
+    return F.leaky_relu(image, 0.2)
