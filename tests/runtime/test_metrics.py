@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.signal import correlate
 from sewar.full_ref import vifp
 from skimage.measure import shannon_entropy
 from skimage.metrics import structural_similarity
@@ -60,6 +61,12 @@ def test_spatial_frequency_by_hand():
     assert spatial_frequency([[0, 3], [0, 3]]) == 3
     assert spatial_frequency([[0, 3], [4, 7]]) == 5  # 3 along rows, 4 along columns
     assert spatial_frequency([[0, 0, 6], [0, 0, 6]]) == pytest.approx(np.sqrt(18))
+
+
+def test_spatial_frequency_equals_that_of_scipys_derivatives(images):
+    for image in images:
+        power = [correlate(image.astype(float), kernel, mode="valid") ** 2 for kernel in ([[-1, 1]], [[-1], [1]])]
+        assert spatial_frequency(image) == pytest.approx(np.sqrt(power[0].mean() + power[1].mean()))
 
 
 @given(st.integers(0, 1000), st.integers(-100, 100), st.integers(-5, 5))
