@@ -28,9 +28,10 @@ def render() -> str:
         "## Fusion quality",
         "",
         _source(quality),
-        f"Bundle {quality['meta']['bundle']}; pairs that no training or tuning saw.",
+        f"Bundles: {_bundles(quality['meta']['bundles'])}; pairs that no training or tuning saw.",
+        "`epochs` is how long a network was trained, where its bundle says so.",
         "",
-        *(line for data in _unique(quality["rows"], "data") for line in _quality_table(quality["rows"], data)),
+        *_quality_tables(quality["rows"]),
         QUALITY_NOTE,
         "",
         "## Speed of the whole chain",
@@ -53,15 +54,27 @@ def render() -> str:
     return "\n".join(parts)
 
 
-def _quality_table(rows: list[dict[str, Any]], data: str) -> list[str]:
-    own = [row for row in rows if row["data"] == data]
-    metrics = _unique(own, "metric")
-    values = {(row["task"], row["metric"]): row["value"] for row in own}
-    lines = [f"### {data}, {own[0]['pairs']} pairs", "", f"| method | {' | '.join(metrics)} |"]
-    lines.append("| --- |" + " --- |" * len(metrics))
-    for task in _unique(own, "task"):
-        lines.append(f"| {task} | {' | '.join(f'{values[task, metric]:.3f}' for metric in metrics)} |")
-    return [*lines, ""]
+def _bundles(bundles: dict[str, dict[str, Any]]) -> str:
+    return ", ".join(f"{name} (network `{about['network']}`)" for name, about in bundles.items()) or "none"
+
+
+def _quality_tables(rows: list[dict[str, Any]]) -> list[str]:
+    lines: list[str] = []
+    for data, split in dict.fromkeys((row["data"], row["split"]) for row in rows):
+        own = [row for row in rows if (row["data"], row["split"]) == (data, split)]
+        methods: dict[tuple[Any, ...], dict[str, Any]] = {}
+        for row in own:
+            method = (row["bundle"] or row["network"], row["task"], row["epochs"])
+            methods.setdefault(method, {})[row["metric"]] = f"{row['value']:.3f}"
+        lines += [f"### {data}, {split}: {own[0]['pairs']} pairs", ""]
+        lines += _table(
+            [
+                {"fused by": name, "task": task, "epochs": epochs, **values}
+                for (name, task, epochs), values in methods.items()
+            ]
+        )
+        lines.append("")
+    return lines
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
@@ -77,10 +90,6 @@ def _cell(value: Any) -> str:
 def _source(result: dict[str, Any]) -> str:
     meta = result["meta"]
     return f"`{meta['command']}`, {meta['machine']}, {meta['date']}."
-
-
-def _unique(rows: list[dict[str, Any]], key: str) -> list[str]:
-    return list(dict.fromkeys(row[key] for row in rows))
 
 
 def _read(name: str) -> dict[str, Any]:

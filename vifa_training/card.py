@@ -37,7 +37,7 @@ def model_card(recipe: Recipe, network: nn.Module, manifest: Mapping[str, Any]) 
         lines += [
             "## Metrics",
             "",
-            "From `benchmarks/fusion_quality.py`, which prints the trivial baselines beside them.",
+            "From `vifa-train evaluate`, which prints the trivial baselines beside them.",
             "",
         ]
         lines += _metrics_table(manifest["metrics"])

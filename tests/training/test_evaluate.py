@@ -1,0 +1,299 @@
+"""`vifa-train evaluate`: rows, means and files against values computed here, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import typer
+from skimage.measure import shannon_entropy
+from skimage.metrics import structural_similarity
+from typer.testing import CliRunner
+
+from vifa_runtime.backends import Options, prepare
+from vifa_runtime.bundle import Bundle, BundleError, Task, load_bundle, write_bundle
+from vifa_runtime.pairs import PairError, find_pairs, read_thermal, read_visible, write_image
+from vifa_runtime.pipeline import FusionPipeline
+from vifa_training.commands.evaluate import evaluate as evaluate_command
+from vifa_training.evaluation import (
+    BASELINES,
+    METRICS,
+    EvaluationError,
+    evaluate,
+    mean_rows,
+    read_metric_rows,
+    split_of,
+)
+from vifa_training.export import export_bundle
+from vifa_training.networks import build_network
+
+PROVENANCE = {"data": "none", "seed": 0, "commit": "none", "date": "2026-01-01"}
+LICENCES = {"code": "Apache-2.0", "weights": "Apache-2.0", "data": "none"}
+LUMA = np.array([0.299, 0.587, 0.114])
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two bundles: `one`, a small network with two random heads, and `other` with the second of them as `first`."""
+    root, tasks = tmp_path_factory.mktemp("bundles"), [Task(name, "fusion", name) for name in ("first", "second")]
+    torch.manual_seed(0)
+    network = build_network("nano", [task.name for task in tasks])
+    for head in network.heads.values():
+        torch.nn.init.normal_(head.change.weight, std=0.05)
+    manifest = {"name": "one", "licences": LICENCES, "provenance": PROVENANCE}
+    one = export_bundle(network, tasks, root / "one", manifest, "card")
+    manifest = {key: value for key, value in one.manifest.items() if key not in ("format", "files")}
+    graphs = {"backbone.onnx": one.graphs["backbone.onnx"], "heads/first.onnx": one.graphs["heads/second.onnx"]}
+    write_bundle(root / "other", {**manifest, "name": "other", "tasks": manifest["tasks"][:1]}, graphs)
+    return {name: root / name for name in ("one", "other")}
+
+
+@pytest.fixture(scope="module")
+def bundles(folders: dict[str, Path]) -> list[Bundle]:
+    return [load_bundle(folder) for folder in folders.values()]
+
+
+def run(*arguments: str | Path) -> list[str]:
+    """Lines that the command prints; its errors are raised, as `vifa-train` sees them."""
+    app = typer.Typer()
+    app.command()(evaluate_command)
+    done = CliRunner().invoke(app, [*map(str, arguments)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output.splitlines()
+
+
+def by_hand(data: Path, fuse: dict[str, object]) -> dict[str, dict[str, float]]:
+    """Means over `data` of what can be written down in a line, by method; `fuse` gives images of (rgb, y, thermal)."""
+    means = {}
+    for name, function in fuse.items():
+        values = []
+        for pair in find_pairs(data):
+            rgb, t = read_visible(pair.visible), read_thermal(pair.thermal).astype(float)
+            y = np.rint(rgb @ LUMA)
+            f = function(rgb, y, t)
+            values.append(
+                [
+                    shannon_entropy(f),
+                    np.sqrt((np.diff(f, axis=0) ** 2).mean() + (np.diff(f, axis=1) ** 2).mean()),
+                    sum(structural_similarity(source, f, data_range=2) for source in (y, t)),
+                    f[t >= np.percentile(t, 98)].mean() - f.mean(),
+                ]
+            )
+        means[name] = dict(zip(("en", "sf", "ssim", "target_contrast"), np.mean(values, axis=0), strict=True))
+    return means
+
+
+def test_the_command_prints_and_writes_every_row(data: Path, folders: dict[str, Path], tmp_path: Path) -> None:
+    files = ["--json", tmp_path / "out" / "means.json", "--csv", tmp_path / "out" / "images.csv"]
+    printed = run(*folders.values(), "--data", data, "--part", "train", "--part", "val", *files)
+    for name in ("one", "other", "first", "second", *BASELINES):
+        assert any(name in line for line in printed)
+
+    result = json.loads((tmp_path / "out" / "means.json").read_text())
+    assert {"command", "machine", "versions", "commit", "seed", "date", "bundles"} == set(result["meta"])
+    assert result["meta"]["bundles"]["other"] == {"network": "nano", **PROVENANCE}
+    rows = result["rows"]
+    first_keys = ["data", "split", "network", "metric", "value", "epochs"]
+    assert all(list(row) == [*first_keys, "task", "pairs", "bundle"] for row in rows)
+    methods = [("nano", "first", "one"), ("nano", "second", "one"), ("nano", "first", "other")]
+    methods += [(name, None, None) for name in BASELINES]
+    expected = [(split, *method, metric) for split in ("train", "val") for method in methods for metric in METRICS]
+    assert [(row["split"], row["network"], row["task"], row["bundle"], row["metric"]) for row in rows] == expected
+    assert {row["data"] for row in rows} == {data.name}
+    assert {(row["split"], row["pairs"]) for row in rows} == {("train", 12), ("val", 4)}
+    assert {(row["bundle"] is None, row["epochs"]) for row in rows} == {(True, 0), (False, None)}
+
+    first, second, other = ([row["value"] for row in rows[k : k + 7]] for k in (0, 7, 14))
+    assert other == second != first  # `other` has that head
+
+    images = list(csv.DictReader((tmp_path / "out" / "images.csv").open()))
+    assert Counter(image["split"] for image in images) == {"train": 12 * 7, "val": 4 * 7}
+    assert len({(i["split"], i["image"], i["network"], i["task"], i["bundle"]) for i in images}) == 16 * 7
+    for row in rows:
+        key = {name: row[name] or "" for name in ("data", "split", "network", "task", "bundle")}
+        own = [float(image[row["metric"]]) for image in images if key.items() <= image.items()]
+        assert row["value"] == pytest.approx(np.mean(own), abs=5.2e-5)
+
+
+def test_the_values_are_those_computed_by_hand(data: Path, bundles: list[Bundle]) -> None:
+    pipeline = FusionPipeline(bundles[0], prepare("onnxruntime", bundles[0], Options(threads=1)))
+    fuse = {
+        "second": lambda rgb, y, t: np.rint(pipeline.process(rgb, t.astype(np.uint8)).fused["second"] @ LUMA),
+        "average": lambda rgb, y, t: np.rint((y + t) / 2),
+        "maximum": lambda rgb, y, t: np.where(y > t, y, t),
+        "visible": lambda rgb, y, t: y,
+        "thermal": lambda rgb, y, t: t,
+    }
+    rows = mean_rows(evaluate(bundles[:1], data, ["val"]))
+    values = {(row["task"] or row["network"], row["metric"]): row["value"] for row in rows}
+    for name, expected in by_hand(data / "val", fuse).items():
+        for metric, value in expected.items():
+            # a luma of exactly half a level may round either way in float32
+            assert values[name, metric] == pytest.approx(value, rel=2e-3, abs=6e-5), (name, metric)
+    assert values["visible", "ssim_visible"] == 1
+    assert values["visible", "vif"] > 1 and values["thermal", "vif"] > 1  # 1 for the copied source, and the other
+    assert values["visible", "ssim_mean"] == values["thermal", "ssim_mean"] > 0.5
+
+
+def test_several_processes_give_the_same(data: Path, bundles: list[Bundle]) -> None:
+    steps: list[tuple[int, int]] = []
+    alone = evaluate(bundles, data, ["train"], advance=lambda *step: steps.append(step))
+    assert steps == [(0, 12), (4, 12), (8, 12), (12, 12)]
+    assert evaluate(bundles, data, ["train"], jobs=2) == alone
+
+
+def test_any_thermal_depth_and_size_is_evaluated_at_the_visible_images(
+    data: Path, bundles: list[Bundle], tmp_path: Path
+) -> None:
+    for pair in find_pairs(data / "val"):
+        gray = read_thermal(pair.thermal)
+        gray[0, 0], gray[0, 4] = 0, 255  # both in the sample that limits are measured on
+        for folder, thermal in (
+            ("gray", gray),
+            ("raw", 30000 + 40 * gray.astype(np.uint16)),
+            ("small", gray[::2, ::2]),
+        ):
+            write_image(tmp_path / folder / "vi" / f"{pair.name}.png", read_visible(pair.visible))
+            write_image(tmp_path / folder / "ir" / f"{pair.name}.png", thermal)
+    values = {}
+    for row in mean_rows(evaluate(bundles[:1], tmp_path, ["gray", "raw", "small"])):
+        assert row["split"] == "all" and row["pairs"] == 4
+        values.setdefault((row["network"], row["metric"]), []).append(row["value"])
+    for gray_level, raw, small in (values["thermal", "en"], values["maximum", "vif"]):
+        assert raw == pytest.approx(gray_level, rel=0.2)
+        assert small == pytest.approx(gray_level, rel=0.4)
+
+
+def test_epochs_come_from_the_provenance(data: Path, bundles: list[Bundle]) -> None:
+    manifest = {**bundles[1].manifest, "provenance": {**PROVENANCE, "epochs": 12.5}}
+    rows = mean_rows(evaluate([replace(bundles[1], manifest=manifest)], data, ["val"]))
+    assert {(row["network"], row["epochs"]) for row in rows} == {("nano", 12.5), *((name, 0) for name in BASELINES)}
+
+
+def test_the_baselines_need_no_bundle(data: Path) -> None:
+    printed = "\n".join(run("--data", data, "--part", "val"))
+    assert all(name in printed for name in BASELINES) and "val: 4 pairs" in printed
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        ("msrs/test", ("msrs", "test")),
+        ("sets/msrs/val", ("sets/msrs", "val")),
+        ("roadscene@test", ("roadscene", "test")),
+        ("street", ("street", "all")),
+        ("street/monday", ("street/monday", "all")),
+        ("test", ("data", "test")),
+        (".", ("data", "all")),
+        (".@train", ("data", "train")),
+    ],
+)
+def test_a_part_names_data_and_split(part: str, expected: tuple[str, str], tmp_path: Path) -> None:
+    assert split_of(tmp_path / "data", part) == expected
+
+
+# Files for the card
+
+
+def test_metric_rows_are_read_for_one_bundle_and_its_tasks(
+    data: Path, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "means.json"
+    run(*folders.values(), "--data", data, "--part", "val", "--json", path)
+    rows = json.loads(path.read_text())["rows"]
+    read = read_metric_rows(path, "one", ["second"])
+    assert [list(row) for row in read] == [["data", "task", "metric", "value"]] * len(METRICS)
+    assert {(row["data"], row["task"]) for row in read} == {(f"{data.name}/val", "second")}
+    own = {row["metric"]: row["value"] for row in rows if (row["bundle"], row["task"]) == ("one", "second")}
+    assert {row["metric"]: row["value"] for row in read} == own
+
+
+def test_files_that_are_no_metrics_are_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "means.json"
+    with pytest.raises(EvaluationError, match=r"cannot read .*means\.json: No such file"):
+        read_metric_rows(path, "one", ["first"])
+    old = {"data": "msrs/test", "task": "first", "metric": "vif", "value": 1.0}
+    for text in ("nothing", "[]", "{}", '{"rows": 3}', json.dumps({"rows": [old]}), "\udcff"):
+        path.write_bytes(text.encode(errors="surrogateescape"))
+        with pytest.raises(EvaluationError, match=r"means\.json is no metrics file"):
+            read_metric_rows(path, "one", ["first"])
+    path.write_text('{"rows": []}')
+    with pytest.raises(EvaluationError, match=r"means\.json has no row of one \(first\)"):
+        read_metric_rows(path, "one", ["first"])
+
+
+# Errors
+
+
+def refused(kind: type[Exception], message: str, *arguments: str | Path) -> None:
+    with pytest.raises(kind, match=message) as caught:
+        run(*arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_cannot_be_evaluated_is_refused_in_one_line(data: Path, folders: dict[str, Path], tmp_path: Path) -> None:
+    one = folders["one"]
+    refused(BundleError, "no bundle at nowhere", "nowhere", "--data", data, "--part", "val")
+    refused(EvaluationError, "two bundles share a name", one, one, "--data", data, "--part", "val")
+    refused(PairError, "elsewhere has no folder vi/", one, "--data", data, "--part", "elsewhere")
+    refused(PairError, "'tset' is unknown", one, "--data", data, "--part", "val@tset")
+    refused(EvaluationError, "val@test holds no pair", one, "--data", data, "--part", "val@test")
+    (tmp_path / "file").touch()
+    outputs = ["--json", tmp_path / "file" / "means.json"]
+    refused(EvaluationError, "cannot write .*file", "--data", data, "--part", "val", *outputs)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_bad_picture_is_named_and_nothing_is_written(data: Path, tmp_path: Path, jobs: int) -> None:
+    for index, pair in enumerate(find_pairs(data / "train")):
+        small = index == 9
+        for kind, image in (("vi", read_visible(pair.visible)), ("ir", read_thermal(pair.thermal))):
+            write_image(tmp_path / "set" / kind / f"{pair.name}.png", image[:30] if small else image)
+    arguments = ["--data", tmp_path, "--part", "set", "--jobs", jobs, "--json", tmp_path / "means.json"]
+    refused(EvaluationError, r"cannot evaluate .*vi/009\.png .* at least 41x41 pixels", *arguments)
+    (tmp_path / "set" / "ir" / "002.png").write_bytes(b"no image")
+    refused(PairError, r"ir/002\.png is not a readable image", *arguments)
+    assert not (tmp_path / "means.json").exists()
+
+
+STOPPED = """
+import sys
+from pathlib import Path
+from vifa_training.evaluation import evaluate
+
+if __name__ == "__main__":
+    def advance(done, total):
+        print(done, flush=True)
+    evaluate([], Path(sys.argv[1]), ["train"], int(sys.argv[2]), advance)
+"""
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_ctrl_c_ends_every_process_quietly(data: Path, tmp_path: Path, jobs: int) -> None:
+    script = tmp_path / "stopped.py"
+    script.write_text(STOPPED)
+    root = Path(__file__).resolve().parents[2]
+    process = subprocess.Popen(
+        [sys.executable, script, data, str(jobs)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+    assert process.stdout is not None
+    assert [process.stdout.readline() for _ in range(2)] == ["0\n", "4\n"]
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process
+    _, errors = process.communicate(timeout=60)  # returns when the last process that could write is gone
+    assert process.returncode not in (0, None)
+    assert errors.count("Traceback") == 1 and errors.rstrip().endswith("KeyboardInterrupt")  # the script's own

@@ -1,0 +1,294 @@
+"""How good fused images are: bundles beside the trivial baselines, measured by pair, averaged by data set.
+
+Rows are `{data, split, network, metric, value, epochs, task, pairs, bundle}`. A bundle has rows for every task; the
+baselines have neither task nor bundle, and 0 epochs. `target_contrast` is how much brighter the warmest 2 % of the
+pixels are than the image, in gray levels; the other metrics are those of `vifa_runtime.metrics`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from vifa_runtime.backends import Options, prepare
+from vifa_runtime.bundle import Bundle
+from vifa_runtime.files import write_atomically
+from vifa_runtime.geometry import resize
+from vifa_runtime.luma import rgb_to_luma
+from vifa_runtime.metrics import entropy, fusion_ssim, fusion_ssim_mean, fusion_vif, spatial_frequency, ssim
+from vifa_runtime.pairs import PARTS, PairError, PairPaths, find_part, read_thermal, read_visible
+from vifa_runtime.pipeline import FusionPipeline
+from vifa_runtime.thermal import ThermalNormaliser
+
+BASELINES = ("average", "maximum", "visible", "thermal")
+METRICS = ("en", "sf", "vif", "ssim", "ssim_mean", "target_contrast", "ssim_visible")
+_CHUNK = 4  # pairs a process takes at once: preparing the engines again for the next ones takes little beside it
+
+
+class EvaluationError(ValueError):
+    """Bundles, pairs or result files that cannot be evaluated; the message names them and the mend."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """What fused an image: one task of a bundle, or a baseline.
+
+    Attributes:
+        network: the bundle's network, or the baseline's name.
+        task, bundle: names; None for a baseline.
+        epochs: how long the network was trained, where the bundle's provenance says so; 0 for a baseline.
+    """
+
+    network: str
+    task: str | None = None
+    bundle: str | None = None
+    epochs: float | None = 0
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """Every metric of one fused image.
+
+    Attributes:
+        data, split: the data set and which part of it: train, val, test or all.
+        image: name of the pair.
+        values: metric -> value.
+    """
+
+    data: str
+    split: str
+    image: str
+    method: Method
+    values: Mapping[str, float]
+
+
+def evaluate(
+    bundles: Sequence[Bundle],
+    root: Path,
+    parts: Sequence[str],
+    jobs: int = 1,
+    advance: Callable[[int, int], None] = lambda done, total: None,
+) -> list[ImageScore]:
+    """Fuse every pair by every task of every bundle and every baseline, and measure the fused lumas.
+
+    Each pair is fused by itself, whatever came before it.
+
+    Args:
+        bundles: may be none, for the baselines alone.
+        root: folder that holds the data sets.
+        parts: folders in it, or parts of them (see `vifa_runtime.pairs.find_part`).
+        jobs: processes; 1 stays in this one.
+        advance: called with the pairs done and the pairs in all.
+
+    Raises:
+        EvaluationError: two bundles share a name, a part is empty, or a pair cannot be measured.
+        PairError: files that cannot be paired or read.
+        BackendError: the engine cannot run a bundle.
+    """
+    names = [bundle.name for bundle in bundles]
+    if len(set(names)) != len(names):
+        raise EvaluationError(f"two bundles share a name ({', '.join(names)}); give one of them")
+    found = {part: find_part(root, part) for part in dict.fromkeys(parts)}
+    for part, pairs in found.items():
+        if not pairs:
+            raise EvaluationError(f"{root / part} holds no pair: a part of a folder needs 10 pairs; use the folder")
+    chunks = [
+        (split_of(root, part), pairs[start : start + _CHUNK])
+        for part, pairs in found.items()
+        for start in range(0, len(pairs), _CHUNK)
+    ]
+    scores: list[ImageScore] = []
+    done, total = 0, sum(map(len, found.values()))
+    advance(done, total)
+    for (_, pairs), measured in zip(chunks, _map(partial(_measure_chunk, tuple(bundles)), chunks, jobs), strict=True):
+        scores += measured
+        done += len(pairs)
+        advance(done, total)
+    return scores
+
+
+def measure(visible: NDArray, thermal: NDArray, fused: NDArray) -> dict[str, float]:
+    """Every metric of one fused luma against its sources, all (H,W) in 0..255, at least 41x41."""
+    warmest = thermal >= np.percentile(thermal, 98)
+    return {
+        "en": entropy(fused),
+        "sf": spatial_frequency(fused),
+        "vif": fusion_vif(visible, thermal, fused),
+        "ssim": fusion_ssim(visible, thermal, fused),
+        "ssim_mean": fusion_ssim_mean(visible, thermal, fused),
+        "target_contrast": float(fused[warmest].mean() - fused.mean()),
+        "ssim_visible": ssim(visible, fused),
+    }
+
+
+def baselines(visible: NDArray, thermal: NDArray) -> dict[str, NDArray]:
+    """The fused images of BASELINES, in whole gray levels, of sources (H,W) in whole gray levels."""
+    return {
+        "average": np.rint((visible + thermal) / 2),
+        "maximum": np.maximum(visible, thermal),
+        "visible": visible,
+        "thermal": thermal,
+    }
+
+
+def methods(bundles: Iterable[Bundle]) -> list[Method]:
+    """Every task of every bundle, then the baselines."""
+    trained = [
+        Method(bundle.network, task, bundle.name, bundle.manifest["provenance"].get("epochs"))
+        for bundle in bundles
+        for task in bundle.task_names
+    ]
+    return trained + [Method(name) for name in BASELINES]
+
+
+def split_of(root: Path, part: str) -> tuple[str, str]:
+    """Data set and split that a part of `root` names: `msrs/test` and `msrs@test` are ("msrs", "test").
+
+    A part that names no split is "all" of its data set; where it names no folder, `root` is the data set.
+    """
+    name, _, split = part.partition("@")
+    folder = Path(name)
+    if not split and folder.name in PARTS:
+        folder, split = folder.parent, folder.name
+    return folder.as_posix() if folder != Path() else root.resolve().name, split or "all"
+
+
+def mean_rows(scores: Iterable[ImageScore]) -> list[dict[str, Any]]:
+    """One row for each data set, method and metric, in the order measured: the mean over the images, to 4 decimals."""
+    groups: dict[tuple[str, str, Method], list[ImageScore]] = {}
+    for score in scores:
+        groups.setdefault((score.data, score.split, score.method), []).append(score)
+    return [
+        {
+            "data": data,
+            "split": split,
+            "network": method.network,
+            "metric": metric,
+            "value": round(float(np.mean([score.values[metric] for score in own])), 4),
+            "epochs": method.epochs,
+            "task": method.task,
+            "pairs": len(own),
+            "bundle": method.bundle,
+        }
+        for (data, split, method), own in groups.items()
+        for metric in METRICS
+    ]
+
+
+def describe_bundles(bundles: Iterable[Bundle]) -> dict[str, dict[str, Any]]:
+    """Bundle name -> its network and where it comes from, for the `meta` of a result."""
+    return {bundle.name: {"network": bundle.network, **bundle.manifest["provenance"]} for bundle in bundles}
+
+
+def write_csv(path: Path, scores: Iterable[ImageScore]) -> None:
+    """Write one line an image and method, atomically.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["data", "split", "image", "network", "task", "bundle", *METRICS])
+    for score in scores:
+        method = score.method
+        values = [f"{score.values[metric]:.6f}" for metric in METRICS]
+        table.writerow([score.data, score.split, score.image, method.network, method.task, method.bundle, *values])
+    write_atomically(path, text.getvalue().encode())
+
+
+def read_metric_rows(path: Path, bundle: str, tasks: Sequence[str]) -> list[dict[str, Any]]:
+    """Read the rows of one bundle's tasks as its manifest keeps them: `{data, task, metric, value}`.
+
+    `data` names the split too: `msrs/test`.
+
+    Raises:
+        EvaluationError: the file is no result of `vifa-train evaluate`, or has no row of the bundle.
+    """
+    try:
+        rows = json.loads(path.read_text())["rows"]
+        own = [
+            {"data": _place(row), "task": row["task"], "metric": row["metric"], "value": row["value"]}
+            for row in rows
+            if row["bundle"] == bundle and row["task"] in tasks
+        ]
+    except OSError as error:
+        raise EvaluationError(f"cannot read {path}: {error.strerror}; run vifa-train evaluate --json") from None
+    except (ValueError, KeyError, TypeError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else error
+        raise EvaluationError(f"{path} is no metrics file ({reason}); run vifa-train evaluate --json") from None
+    if not own:
+        raise EvaluationError(f"{path} has no row of {bundle} ({', '.join(tasks)}); evaluate that bundle first")
+    return own
+
+
+def _place(row: Mapping[str, Any]) -> str:
+    return row["data"] if row["split"] == "all" else f"{row['data']}/{row['split']}"
+
+
+def _measure_chunk(bundles: Sequence[Bundle], chunk: tuple[tuple[str, str], list[PairPaths]]) -> list[ImageScore]:
+    """Scores of a few pairs of one (data, split). Engines are prepared for them alone, so no process keeps any."""
+    place, pairs = chunk
+    cv2.setNumThreads(1)
+    pipelines = [FusionPipeline(bundle, prepare("onnxruntime", bundle, Options(threads=1))) for bundle in bundles]
+    scores: list[ImageScore] = []
+    for pair in pairs:
+        try:
+            values = _measure_pair(pipelines, pair)
+        except PairError:
+            raise
+        except ValueError as error:  # too small a picture, or one that the pipeline refuses
+            raise EvaluationError(f"cannot evaluate {pair.visible} with {pair.thermal}: {error}") from None
+        scores += [ImageScore(*place, pair.name, *one) for one in zip(methods(bundles), values, strict=True)]
+    for pipeline in pipelines:
+        pipeline.close()
+    return scores
+
+
+def _measure_pair(pipelines: Sequence[FusionPipeline], pair: PairPaths) -> list[dict[str, float]]:
+    """Metrics of one pair, in the order of `methods`."""
+    rgb, raw = read_visible(pair.visible), read_thermal(pair.thermal)
+    visible = np.rint(rgb_to_luma(rgb)).astype(np.float64)
+    thermal = _gray_thermal(raw, visible.shape)
+    images = [
+        np.rint(rgb_to_luma(image)).astype(np.float64)
+        for pipeline in pipelines
+        for image in pipeline.process(rgb, raw).fused.values()
+    ]
+    images += baselines(visible, thermal).values()
+    return [measure(visible, thermal, image) for image in images]
+
+
+def _gray_thermal(raw: NDArray, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """A thermal image of any depth and size in whole gray levels and the visible image's size, for every method."""
+    warm = ThermalNormaliser()(raw)
+    if warm.shape != shape:
+        warm = resize(warm, (shape[0], shape[1]))
+    return np.rint(255 * warm).astype(np.float64)
+
+
+def _map(function: Callable[[Any], Any], items: Sequence[Any], jobs: int) -> Iterator[Any]:
+    """`map` in order over so many processes. Ctrl-C and errors end it without the items that have not begun."""
+    jobs = min(jobs, len(items))
+    if jobs <= 1:
+        yield from map(function, items)
+        return
+    # Not forked: the caller may have threads, of torch or of a progress bar.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(jobs, context, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
+    try:
+        yield from pool.map(function, items)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
