@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,10 +75,16 @@ def find_part(root: Path, part: str) -> list[PairPaths]:
         return pairs
     if name not in PARTS:
         raise PairError(f"{part}: the part {name!r} is unknown; use one of {', '.join(PARTS)}")
-    shuffled = sorted(pairs, key=lambda pair: hashlib.sha256(pair.name.encode()).hexdigest())
-    tenth = len(pairs) // 10
-    bounds = {"train": (2 * tenth, len(pairs)), "val": (0, tenth), "test": (tenth, 2 * tenth)}[name]
-    return sorted(shuffled[slice(*bounds)], key=lambda pair: pair.name)
+    chosen = set(choose_names([pair.name for pair in pairs], name))
+    return [pair for pair in pairs if pair.name in chosen]
+
+
+def choose_names(names: Sequence[str], part: str) -> list[str]:
+    """Choose one part (of `PARTS`) of all names, sorted; see `find_part`."""
+    shuffled = sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    tenth = len(shuffled) // 10
+    bounds = {"train": (2 * tenth, len(shuffled)), "val": (0, tenth), "test": (tenth, 2 * tenth)}[part]
+    return sorted(shuffled[slice(*bounds)])
 
 
 def read_visible(path: Path) -> NDArray[np.uint8]:
@@ -86,7 +93,7 @@ def read_visible(path: Path) -> NDArray[np.uint8]:
     Raises:
         PairError: the file is missing or no readable image.
     """
-    return np.ascontiguousarray(_decode(path, cv2.IMREAD_COLOR)[:, :, ::-1])
+    return np.ascontiguousarray(decode_image(path, cv2.IMREAD_COLOR)[:, :, ::-1])
 
 
 def read_thermal(path: Path) -> NDArray[Any]:
@@ -95,7 +102,7 @@ def read_thermal(path: Path) -> NDArray[Any]:
     Raises:
         PairError: the file is missing, no readable image, or of another depth.
     """
-    image = _decode(path, cv2.IMREAD_UNCHANGED)
+    image = decode_image(path, cv2.IMREAD_UNCHANGED)
     if image.ndim == 3:
         if image.shape[2] < 3 or image.dtype != np.uint8:
             raise PairError(f"{path} has shape {image.shape} of {image.dtype}; expected one thermal channel")
@@ -118,8 +125,13 @@ def write_image(path: Path, rgb: NDArray[np.uint8]) -> None:
     write_atomically(path, encoded.tobytes())
 
 
-def _decode(path: Path, flags: int) -> NDArray[Any]:
-    data = _read_bytes(path)
+def decode_image(path: Path, flags: int) -> NDArray[Any]:
+    """Read an image file as OpenCV decodes it, by its `IMREAD` flags.
+
+    Raises:
+        PairError: the file is missing, empty or no readable image.
+    """
+    data = read_bytes(path)
     try:
         image = cv2.imdecode(data, flags)
     except cv2.error:  # such as a header that promises more pixels than OpenCV accepts
@@ -129,7 +141,12 @@ def _decode(path: Path, flags: int) -> NDArray[Any]:
     return image
 
 
-def _read_bytes(path: Path) -> NDArray[np.uint8]:
+def read_bytes(path: Path) -> NDArray[np.uint8]:
+    """Read a file that must not be empty, as (N,) uint8.
+
+    Raises:
+        PairError: it is missing or empty.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:

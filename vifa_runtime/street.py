@@ -7,26 +7,57 @@ people are invisible but warm, lane marks and signs exist in the visible image o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+CLASSES = ("person", "car")  # of boxes
+MASK_CLASSES = ("background", "person", "car")
+PERSON, CAR = range(2)
 PEOPLE, CARS = 4, 2
+SMALLEST_SHARE = 0.25  # of an object that must be seen for it to have a box
 AMBIENT, COUNTS_PER_KELVIN = 29_315, 100  # thermal counts are centikelvin: 293.15 K is 29315
+
+
+class StreetFrame(NamedTuple):
+    """A frame and what is in it.
+
+    Attributes:
+        visible: RGB (H,W,3) uint8.
+        thermal: (H,W) uint16, centikelvin.
+        boxes: (N,4) float32, x1 y1 x2 y2 in pixels around what is seen of each object; none for one that is hidden or
+            outside the image by more than three quarters.
+        labels: (N,) int64, numbers of `CLASSES`.
+        mask: (H,W) uint8, numbers of `MASK_CLASSES`; small rests of hidden objects are in it too.
+    """
+
+    visible: NDArray[np.uint8]
+    thermal: NDArray[np.uint16]
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    mask: NDArray[np.uint8]
+
+
+_Canvases = tuple[NDArray[Any], NDArray[Any], NDArray[np.uint8]]  # visible, thermal, whose pixel it is
 
 
 @dataclass(frozen=True)
 class _Mover:
-    """Something that crosses the street: feet position, pixels a frame, size and looks."""
+    """Something that crosses the street: class, feet position, pixels a frame, size and looks."""
 
+    label: int
     start: float
     speed: float
     ground: float
     height: float
     colour: tuple[int, int, int]
     kelvin: float
+
+    @property
+    def width(self) -> float:
+        return self.height * (2.4 if self.label == CAR else 0.3)
 
 
 class Street:
@@ -53,35 +84,63 @@ class Street:
 
     def __getitem__(self, index: int) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return visible RGB (H,W,3) uint8 and thermal (H,W) uint16 in centikelvin of frame `index` >= 0."""
+        return self._render(index)[:2]
+
+    def labelled(self, index: int) -> StreetFrame:
+        """Frame `index` >= 0 with boxes and mask; the images are those of `street[index]`."""
+        visible, thermal, owners, sizes = self._render(index)
+        movers = [*self._cars, *self._people]
+        boxes, labels = [], []
+        for number, (mover, size) in enumerate(zip(movers, sizes, strict=True), start=1):
+            rows, columns = np.nonzero(owners == number)
+            if len(rows) > SMALLEST_SHARE * size:
+                boxes.append((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1))
+                labels.append(mover.label)
+        mask_ids = np.array([0, *(mover.label + 1 for mover in movers)], np.uint8)
+        return StreetFrame(
+            visible,
+            thermal,
+            np.array(boxes, np.float32).reshape(-1, 4),
+            np.array(labels, np.int64),
+            mask_ids[owners],
+        )
+
+    def _render(self, index: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.uint8], list[float]]:
+        """Both images; whose pixel it is (0 nobody's, then the objects as drawn); pixels of each in full view."""
         if index < 0:
             raise IndexError(f"frame {index} is before the first")
         night = self.is_night(index)
         visible = (self._night if night else self._day).copy()
         thermal = self._warmth.copy()
-        for car in self._cars:
-            self._draw_car(visible, thermal, car, index, night)
-        for person in self._people:
-            self._draw_person(visible, thermal, person, index, night)
+        owners = np.zeros(thermal.shape, np.uint8)
+        sizes = []
+        for number, mover in enumerate([*self._cars, *self._people], start=1):
+            draw = self._draw_car if mover.label == CAR else self._draw_person
+            draw((visible, thermal, owners), mover, index, night, number)
+            x = self._place(mover, index)
+            inside = min(x + mover.width / 2, self.width) - max(x - mover.width / 2, 0)
+            sizes.append(np.count_nonzero(owners == number) * mover.width / max(inside, 1.0))
         if night:
             visible = cv2.add(visible, self._lamp)
         row, column = (index * 17) % 64, (index * 29) % 64
         noise = self._visible_noise[row : row + self.height, column : column + self.width]
         visible = cv2.add(visible, noise, dtype=cv2.CV_8U)
         noise = self._thermal_noise[row : row + self.height, column : column + self.width]
-        return visible, cv2.add(cv2.GaussianBlur(thermal, (5, 5), 1.0), noise, dtype=cv2.CV_16U)
+        thermal = cv2.add(cv2.GaussianBlur(thermal, (5, 5), 1.0), noise, dtype=cv2.CV_16U)
+        return visible, thermal, owners, sizes
 
     def _make_person(self, rng: np.random.Generator) -> _Mover:
         ground = rng.uniform(0.62, 0.95) * self.height
         colour = _colour(rng, 40, 200)
         speed = rng.choice([-1, 1]) * rng.uniform(1.0, 2.0)
         height = 0.30 * ground * rng.uniform(0.85, 1.1)
-        return _Mover(rng.uniform(0, self.width), speed, ground, height, colour, rng.uniform(8, 12))
+        return _Mover(PERSON, rng.uniform(0, self.width), speed, ground, height, colour, rng.uniform(8, 12))
 
     def _make_car(self, rng: np.random.Generator) -> _Mover:
         ground = rng.uniform(0.60, 0.80) * self.height
         colour = _colour(rng, 60, 220)
         speed = rng.choice([-1, 1]) * rng.uniform(2.5, 4.5)
-        return _Mover(rng.uniform(0, self.width), speed, ground, 0.22 * ground, colour, rng.uniform(4, 7))
+        return _Mover(CAR, rng.uniform(0, self.width), speed, ground, 0.22 * ground, colour, rng.uniform(4, 7))
 
     def _paint_background(self, rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[Any]]:
         """Visible by day, and thermal: cold sky, facades near ambient with warm windows, the road a little warmer."""
@@ -118,13 +177,14 @@ class Street:
             cv2.circle(lamp, (x, int(0.3 * self.height)), self.height // 60, (255, 235, 190), -1)
         return cv2.add(lamp, cv2.GaussianBlur(lamp, (0, 0), self.height / 24))
 
-    def _place(self, mover: _Mover, index: int, width: float) -> int:
-        span = self.width + 2 * width
-        return int((mover.start + mover.speed * index) % span - width)
+    def _place(self, mover: _Mover, index: int) -> int:
+        span = self.width + 2 * mover.width
+        return int((mover.start + mover.speed * index) % span - mover.width)
 
-    def _draw_person(self, visible: NDArray, thermal: NDArray, person: _Mover, index: int, night: bool) -> None:
-        height, width = person.height, 0.3 * person.height
-        x, y = self._place(person, index, width), int(person.ground)
+    def _draw_person(self, canvases: _Canvases, person: _Mover, index: int, night: bool, number: int) -> None:
+        visible, thermal, owners = canvases
+        height = person.height
+        x, y = self._place(person, index), int(person.ground)
         swing = int(0.15 * height * np.sin(0.5 * index))
         head, hip = (x, int(y - 0.9 * height)), (x, int(y - 0.45 * height))
         skin = (214, 178, 150)
@@ -133,6 +193,7 @@ class Street:
         for canvas, cloth, face in (
             (visible, _dimmed(person.colour, dim), _dimmed(skin, dim)),
             (thermal, counts - 250, counts + 150),
+            (owners, number, number),
         ):
             for foot in (x - swing, x + swing):
                 cv2.line(canvas, hip, (foot, y), cloth, max(2, int(0.13 * height)))
@@ -140,9 +201,10 @@ class Street:
             cv2.ellipse(canvas, (x, int(y - 0.6 * height)), axes, 0, 0, 360, cloth, -1)
             cv2.circle(canvas, head, max(2, int(0.09 * height)), face, -1)
 
-    def _draw_car(self, visible: NDArray, thermal: NDArray, car: _Mover, index: int, night: bool) -> None:
-        height, width = car.height, 2.4 * car.height
-        x, y = self._place(car, index, width), int(car.ground)
+    def _draw_car(self, canvases: _Canvases, car: _Mover, index: int, night: bool, number: int) -> None:
+        visible, thermal, owners = canvases
+        height, width = car.height, car.width
+        x, y = self._place(car, index), int(car.ground)
         body = [(x - width / 2, y - 0.55 * height), (x + width / 2, y - 0.15 * height)]
         roof = [(x - 0.28 * width, y - height), (x + 0.25 * width, y - 0.5 * height)]
         dim = 0.25 if night else 1.0
@@ -151,6 +213,7 @@ class Street:
         for canvas, metal, pane, tyre in (
             (visible, paint, glass, (15, 15, 15)),
             (thermal, counts - 300, counts - 550, counts + 300),
+            (owners, number, number, number),
         ):
             _rectangle(canvas, roof, pane)
             _rectangle(canvas, body, metal)
