@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from vifa_training.data.base import Batch
@@ -15,6 +17,15 @@ class Objective(nn.Module):
     optimiser of their own, which minimises `opponent_loss` in each step before the network's turn. All its tensors are
     part of the checkpoint.
     """
+
+    def prepare(self, draw: Callable[[int], Batch], report: Callable[[str], None] = print) -> None:
+        """Train what has to be ready before the network's first step; does nothing the second time.
+
+        Args:
+            draw: step -> a training batch; the same one for the same step.
+            report: takes a line about how it went.
+        """
+        return None
 
     def forward(self, network: FusionNetwork, batch: Batch, progress: float) -> Tensor:
         """The scalar that the network is to minimise.

@@ -74,12 +74,27 @@ def ssim_loss(fused: Tensor, visible_y: Tensor, thermal: Tensor, visible_share: 
     """1 - sum of w SSIM(source, F); w by each source's mean Sobel gradient, or `visible_share` and the rest."""
     ssim_v, ssim_t = ssim_map(fused, visible_y), ssim_map(fused, thermal)
     if visible_share is None:
-        strength_v = sobel(visible_y).abs().mean(dim=(1, 2, 3))
-        strength_t = sobel(thermal).abs().mean(dim=(1, 2, 3))
-        share = ((strength_v + 1e-6) / (strength_v + strength_t + 2e-6)).view(-1, 1, 1, 1)
+        share = gradient_share(visible_y, thermal)
     else:
         share = torch.as_tensor(visible_share, dtype=fused.dtype, device=fused.device)
     return 1 - (share * ssim_v + (1 - share) * ssim_t).mean()
+
+
+def gradient_share(visible_y: Tensor, thermal: Tensor) -> Tensor:
+    """The visible image's share of both images' mean Sobel gradient, (B,1,1,1); one half where neither has any."""
+    strength_v = sobel(visible_y).abs().mean(dim=(1, 2, 3))
+    strength_t = sobel(thermal).abs().mean(dim=(1, 2, 3))
+    return ((strength_v + 1e-6) / (strength_v + strength_t + 2e-6)).view(-1, 1, 1, 1)
+
+
+def magnitude_loss(fused: Tensor, visible_y: Tensor, thermal: Tensor) -> Tensor:
+    """|grad F - max(grad Y, grad IR)|_1 with grad = |Sobel x| + |Sobel y|, as PIAFusion and SwinFusion write it.
+
+    The published code pads with zeros before Sobel, which adds the picture's rim as an edge; here only pixels inside
+    the image count.
+    """
+    gf, gv, gt = (sobel(image).abs().sum(dim=1, keepdim=True) for image in (fused, visible_y, thermal))
+    return F.l1_loss(gf, torch.maximum(gv, gt))
 
 
 def ssim_map(a: Tensor, b: Tensor) -> Tensor:
