@@ -1,15 +1,12 @@
-"""Recipes and data folders: what they accept and how they refuse."""
+"""Recipes: what they accept and how they refuse."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 
-from vifa_runtime.pairs import PairError, write_image
-from vifa_training.data import PairFolder
 from vifa_training.recipe import RecipeError, load_recipe
 
 SHIPPED = Path(__file__).resolve().parents[2] / "vifa_training" / "recipes" / "nano-fusion.yaml"
@@ -58,37 +55,3 @@ def test_a_file_that_is_no_yaml(tmp_path: Path) -> None:
     path.write_text("a: [")
     with pytest.raises(RecipeError, match=r"broken\.yaml"):
         load_recipe(str(path))
-
-
-def test_everything_wrong_in_a_data_folder_is_told_at_once(tmp_path: Path) -> None:
-    image = np.zeros((40, 40), np.uint8)
-    for name in ("good", "small", "broken"):
-        write_image(tmp_path / "set" / "vi" / f"{name}.png", image)
-        write_image(tmp_path / "set" / "ir" / f"{name}.png", image)
-    write_image(tmp_path / "set" / "ir" / "small.png", image[:20])
-    (tmp_path / "set" / "vi" / "broken.png").write_bytes(b"no image")
-    with pytest.raises(PairError) as refusal:
-        PairFolder(tmp_path, ["set", "missing"])
-    assert all(name in str(refusal.value) for name in ("small.png", "broken.png", "missing"))
-    assert "good.png" not in str(refusal.value)
-
-
-def test_crops_keep_the_pair_together_and_repeat_with_the_seed(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    for index in range(3):
-        gray = rng.integers(0, 256, (50, 60), np.uint8)
-        write_image(tmp_path / "set" / "vi" / f"{index}.png", gray)
-        write_image(tmp_path / "set" / "ir" / f"{index}.png", gray)
-    pairs = PairFolder(tmp_path, ["set"])
-    visible, thermal = pairs.crops(16, 24, np.random.default_rng(1))
-    again, _ = pairs.crops(16, 24, np.random.default_rng(1))
-    assert (visible == again).all()
-    assert visible.shape == thermal.shape == (16, 1, 24, 24)
-    # The thermal image is the visible one, at most stretched: the same place, mirrored alike.
-    for seen, warm in zip(visible.numpy()[:, 0], thermal.numpy()[:, 0], strict=True):
-        assert np.corrcoef(seen.ravel(), warm.ravel())[0, 1] > 0.99
-
-
-def test_pairs_smaller_than_the_crops_are_named(data: Path) -> None:
-    with pytest.raises(PairError, match="128x96, smaller than crops of 200"):
-        PairFolder(data, ["train"]).crops(1, 200, np.random.default_rng(0))

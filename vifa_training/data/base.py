@@ -12,6 +12,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vifa_runtime.luma import LUMA_WEIGHTS
+from vifa_runtime.pairs import PairError
+
+_SHOWN_PROBLEMS = 20
+
+
+class DataError(PairError):
+    """What is wrong with data, all at once; `problems` holds one text each, with path and mend."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        shown = list(problems[:_SHOWN_PROBLEMS])
+        if len(problems) > len(shown):
+            shown.append(f"... and {len(problems) - len(shown)} more")
+        super().__init__(shown[0] if len(problems) == 1 else f"{len(problems)} problems:\n  " + "\n  ".join(shown))
+        self.problems = tuple(problems)
 
 
 @dataclass(frozen=True)
@@ -38,19 +52,33 @@ class Sample:
 
 
 class DataSet(Protocol):
-    """Samples by index, in a fixed order.
+    """Samples by index, in a fixed order."""
 
-    Attributes:
-        classes: names of the classes that `labels` or `mask` count through; empty without either.
-    """
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names of the classes that `labels` count through, or `mask` where there are no boxes.
 
-    classes: Sequence[str]
+        Empty without either, and where nobody named them.
+        """
+
+    @property
+    def mask_classes(self) -> Sequence[str]:
+        """Names of the classes that `mask` counts through; as `classes` where there are only masks."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of the samples, in order; known without reading an image."""
 
     def __len__(self) -> int:
         """How many samples."""
 
     def __getitem__(self, index: int) -> Sample:
-        """Sample `index`, 0 and above."""
+        """Sample `index`, 0 and above; its arrays may be read-only.
+
+        Raises:
+            DataError: names everything that is wrong with it.
+            IndexError: there is no such sample.
+        """
 
 
 @dataclass(frozen=True)

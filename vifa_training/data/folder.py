@@ -1,0 +1,63 @@
+"""A plain folder of pairs: `vi/` and `ir/`, with `labels/` (YOLO text) or `masks/` (class-id images) or both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from vifa_runtime.labels import read_text
+from vifa_runtime.pairs import IMAGE_SUFFIXES, THERMAL_FOLDERS, VISIBLE_FOLDERS
+from vifa_training.data.pair_files import PairFiles, choose_part, list_images, match_files, pair_files
+
+CLASS_FILE, MASK_CLASS_FILE = "classes.txt", "mask_classes.txt"
+
+
+class Folder(PairFiles):
+    """Pairs of `folder`, or 8:1:1 of them; also what `vifa-train prepare` writes.
+
+    Class names are a line each in `classes.txt`, in the folder or the one above, unless they are given. They name the
+    boxes, or the masks where there are no boxes; where there are both, `mask_classes.txt` names those of the masks.
+    Without names, classes are not checked.
+    """
+
+    def __init__(self, folder: Path, part: str = "", classes: Sequence[str] = ()) -> None:
+        """Find the files.
+
+        Args:
+            folder: holds `vi/` (or `visible/`) and `ir/` (or `thermal/`), and may hold `labels/` and `masks/`.
+            part: `train`, `val` or `test`: 8:1:1 by a hash of the names; all pairs where it is empty.
+            classes: names in order; of the folder's own files where it is empty.
+
+        Raises:
+            DataError: names everything that is missing, too many or wrong.
+        """
+        faults: list[str] = []
+        visible = list_images(_first(folder, VISIBLE_FOLDERS), faults)
+        thermal = list_images(_first(folder, THERMAL_FOLDERS), faults)
+        pairs = pair_files(visible, thermal, faults)
+        if not pairs and not faults:
+            faults.append(f"{folder / 'vi'} holds no images; expected files ending in {', '.join(IMAGE_SUFFIXES)}")
+        labelled, masked = (folder / "labels").is_dir(), (folder / "masks").is_dir()
+        if labelled:
+            pairs = match_files(pairs, "labels", folder / "labels", (".txt",), faults)
+        if masked:
+            pairs = match_files(pairs, "mask", folder / "masks", IMAGE_SUFFIXES, faults)
+        names = list(classes) or read_classes(folder, CLASS_FILE)
+        if labelled or masked:
+            self.classes = names
+        if masked:
+            self.mask_classes = read_classes(folder, MASK_CLASS_FILE) if labelled else names
+        super().__init__(choose_part(pairs, part, folder), faults)
+
+
+def read_classes(folder: Path, name: str) -> list[str]:
+    """Class names of a file in `folder` or the one above, one a line, as `person` or `0 person`; none without it."""
+    for path in (folder / name, folder.parent / name):
+        if path.is_file():
+            lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+            return [line.removeprefix(f"{number} ").strip() for number, line in enumerate(lines)]
+    return []
+
+
+def _first(folder: Path, names: Sequence[str]) -> Path:
+    return next((folder / name for name in names if (folder / name).is_dir()), folder / names[0])
