@@ -39,7 +39,7 @@ ONLY_IN_FILE = {
     "tensorrt": "vifa_runtime/backends/tensorrt.py",
     "pycuda": "vifa_runtime/backends/tensorrt.py",
 }
-ONLY_IN_FUNCTIONS_OF = {"rosbags": "vifa_ros"}
+ONLY_IN_FUNCTIONS_OF = {"rosbags": "vifa_ros", "matplotlib": "vifa_training"}
 
 
 def imports(tree: ast.AST, in_function: bool = False) -> Iterator[tuple[str, int, bool]]:
