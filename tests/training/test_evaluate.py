@@ -267,11 +267,14 @@ def test_a_bad_picture_is_named_and_nothing_is_written(data: Path, tmp_path: Pat
 
 
 STOPPED = """
+import signal
 import sys
 from pathlib import Path
 from vifa_training.evaluation import evaluate
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+
     def advance(done, total):
         print(done, flush=True)
     evaluate([], Path(sys.argv[1]), ["train"], int(sys.argv[2]), advance)
