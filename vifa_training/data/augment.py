@@ -76,9 +76,12 @@ def draw_batch(
         if stretched < augmentation.stretch:
             sample = replace(sample, thermal=normalise(sample.thermal))  # not rounded to gray levels
         low, high = augmentation.scale
-        sample = _resize(sample, low * (high / low) ** zoom)
-        place = _choose_place(sample.thermal.shape, (height, width), (top, left))
-        sample = crop(sample, place, (height, width), augmentation.kept_share)
+        scale = low * (high / low) ** zoom
+        region = max(1, round(height / scale)), max(1, round(width / scale))
+        place = _choose_place(sample.thermal.shape, region, (top, left))
+        sample = crop(sample, place, region, augmentation.kept_share)
+        if region != (height, width):
+            sample = resize(sample, (width, height))
         crops.append(mirror(sample) if mirrored < augmentation.mirror else sample)
     return _stack(crops)
 
@@ -94,12 +97,6 @@ def whole_batch(sample: Sample, multiple: int = 1) -> Batch:
         shown = f"{sample.thermal.shape[1]}x{sample.thermal.shape[0]}"
         raise DataError([f"{sample.name} is {shown}, smaller than {multiple}x{multiple}; use larger images"])
     return _stack([crop(sample, (0, 0), (height, width), Augmentation.kept_share)])
-
-
-def _resize(sample: Sample, scale: float) -> Sample:
-    height, width = sample.thermal.shape
-    size = max(1, round(scale * width)), max(1, round(scale * height))
-    return sample if size == (width, height) else resize(sample, size)
 
 
 def _choose_place(image: Sequence[int], size: Sequence[int], shares: Sequence[float]) -> tuple[int, int]:

@@ -64,11 +64,12 @@ def resize(sample: Sample, size: tuple[int, int]) -> Sample:
     height, width = sample.thermal.shape
     method = cv2.INTER_AREA if size[0] < width else cv2.INTER_LINEAR
     factors = np.array([size[0] / width, size[1] / height] * 2, np.float32)
+    limits = np.array([*size, *size], np.float32)  # which rounding may pass
     return replace(
         sample,
         visible=cv2.resize(sample.visible, size, interpolation=method),
         thermal=cv2.resize(sample.thermal, size, interpolation=method),
-        boxes=None if sample.boxes is None else sample.boxes * factors,
+        boxes=None if sample.boxes is None else np.minimum(sample.boxes * factors, limits),
         mask=None if sample.mask is None else cv2.resize(sample.mask, size, interpolation=cv2.INTER_NEAREST_EXACT),
     )
 
