@@ -62,11 +62,22 @@ def test_classifier_learns_day_from_night_and_is_frozen_then() -> None:
     assert accuracy > 0.95
     assert not any(p.requires_grad for p in classifier.parameters())
     unseen = bright_or_dark(1000)
-    right = classifier(unseen.visible).argmax(1) == day_or_night(unseen)
-    assert right.all()
+    by_day = torch.tensor(["day" in tags for tags in unseen.tags])
     weights = visible_weight(classifier(unseen.visible)).flatten()
-    by_day = day_or_night(unseen) == 0
     assert weights[by_day].min() > 0.5 > weights[~by_day].max()
+
+
+def test_the_rate_is_constant_for_half_of_the_steps_and_then_falls_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = []
+
+    class Watched(torch.optim.Adam):
+        def step(self, closure=None) -> None:
+            rates.append(self.param_groups[0]["lr"])
+            super().step(closure)
+
+    monkeypatch.setattr(torch.optim, "Adam", Watched)
+    train_illumination_classifier(IlluminationClassifier(), bright_or_dark, steps=8, learning_rate=1.0)
+    assert rates == [1, 1, 1, 1, 1, 0.75, 0.5, 0.25]
 
 
 @pytest.mark.parametrize("tags", [("town",), (), ("day", "night")])
@@ -117,13 +128,13 @@ def test_by_day_the_visible_image_costs_nothing_and_by_night_the_thermal_one(day
 
 
 def test_tasks_are_summed() -> None:
-    objective = PIAFusionObjective(["a", "b"], classifier_steps=1)
-    objective.prepare(bright_or_dark, report=lambda line: None)
+    one, two = PIAFusionObjective(["a"], classifier_steps=1), PIAFusionObjective(["a", "b"], classifier_steps=1)
+    one.prepare(bright_or_dark, report=lambda line: None)
+    two.load_state_dict(one.state_dict())
     batch = street_batch()
-    one, other = batch.visible_y, batch.thermal
-    both = objective(lambda v, t: {"a": one, "b": other}, batch, 0.0)
-    apart = [objective(lambda v, t, image=image: {"a": image, "b": image}, batch, 0.0) / 2 for image in (one, other)]
-    assert number(both) == pytest.approx(number(sum(apart)), rel=1e-5)
+    fused = {"a": batch.visible_y, "b": batch.thermal}
+    apart = [one(lambda v, t, image=image: {"a": image}, batch, 0.0) for image in fused.values()]
+    assert number(two(lambda v, t: fused, batch, 0.0)) == pytest.approx(number(sum(apart)), rel=1e-5)
 
 
 def test_the_classifier_is_trained_once_and_part_of_the_checkpoint() -> None:
