@@ -145,6 +145,9 @@ def test_resizing_by_hand() -> None:
     assert half.boxes.tolist() == [[5, 2, 10, 8]] == [extent(half.mask == 1)]
     assert set(np.unique(half.mask)) == {0, 1}
     assert half.visible.shape == (20, 30, 3) and half.thermal[4, 6] == 200
+    sample = painted((11, 5, 20, 16))
+    odd = resize(replace(sample, mask=5 * sample.mask), (41, 27))  # type: ignore[operator]
+    assert odd.mask is not None and set(np.unique(odd.mask)) == {0, 5}  # no class in between
 
 
 def tensors(batch: Batch) -> list[torch.Tensor]:
