@@ -207,9 +207,11 @@ def test_scales_are_within_their_limits() -> None:
     sides = []
     for seed in range(60):
         augmentation = Augmentation(stretch=0, scale=(0.5, 2), kept_share=1)
-        batch = draw_batch(dataset, 1, 100, np.random.default_rng(seed), augmentation)
+        batch = draw_batch(dataset, 1, (100, 110), np.random.default_rng(seed), augmentation)
         assert batch.boxes is not None
-        sides += [float(box[2] - box[0]) for box in batch.boxes[0]]
+        for left, top, right, bottom in batch.boxes[0].tolist():
+            assert right - left == pytest.approx(bottom - top, rel=0.03)  # a square stays one
+            sides.append(right - left)
     assert 9.5 <= min(sides) < 13 and 33 < max(sides) <= 40.5
     assert 17 < np.median(sides) < 24  # as often smaller as larger
 
