@@ -22,14 +22,14 @@ def model_card(recipe: Recipe, network: nn.Module, manifest: Mapping[str, Any]) 
         "",
         "| task | what its fused image is for | loss weights |",
         "| --- | --- | --- |",
-        *(f"| {task.name} | {task.description} | {_weights(weights)} |" for task, weights in recipe.tasks.items()),
+        *(f"| {task.name} | {task.description} | {_weights(recipe, weights)} |" for task, weights in recipe.tasks.items()),
         "",
         "## Training",
         "",
         f"Unsupervised, on {', '.join(f'`{part}`' for part in recipe.training)}; the best of "
         f"{', '.join(f'`{part}`' for part in recipe.validation)} was kept.",
         f"Adam, {schedule.steps} steps of {schedule.batch} crops of {schedule.crop} pixels, learning rate "
-        f"{schedule.learning_rate:g} falling to 0, seed {schedule.seed}.",
+        f"{schedule.learning_rate:g} ({schedule.decay}), seed {schedule.seed}.",
         f"Recipe `{provenance['recipe']}` at commit {provenance['commit']}, {provenance['date']}.",
         "",
     ]
@@ -50,8 +50,10 @@ def model_card(recipe: Recipe, network: nn.Module, manifest: Mapping[str, Any]) 
     return "\n".join(lines)
 
 
-def _weights(weights: Any) -> str:
-    return ", ".join(f"{name} {value:g}" for name, value in vars(weights).items() if value)
+def _weights(recipe: Recipe, weights: Mapping[str, float]) -> str:
+    if not weights:
+        weights = {name: value for name, value in recipe.objective.items() if name != "name"}
+    return ", ".join(f"{name} {value:g}" for name, value in weights.items() if value)
 
 
 def _metrics_table(rows: list[Mapping[str, Any]]) -> list[str]:

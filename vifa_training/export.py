@@ -63,7 +63,10 @@ def export_bundle(
 
 def backbone_graph(network: FusionNetwork) -> bytes:
     """ONNX bytes: visible uint8 (1,H,W,3), thermal float32 (1,H,W) -> the backbone's features."""
-    core = _trace(network.backbone, {"visible_y": _gray(), "thermal": _gray()}, ["visible_y", "thermal_y"])
+    multiple = network.size_multiple
+    sides = {2: multiple * Dim("rows", min=2), 3: multiple * Dim("columns", min=2)}
+    inputs_y = {"visible_y": _gray(), "thermal": _gray()}
+    core = _trace(network.backbone, inputs_y, ["visible_y", "thermal_y"], sides)
     before = [*_luma_nodes(), helper.make_node("Unsqueeze", ["thermal", "channel_axis"], ["thermal_y"])]
     inputs = [
         _image_value("visible"),
@@ -79,9 +82,8 @@ def head_graph(network: FusionNetwork, task: str) -> bytes:
     """
     with torch.no_grad():
         features = network.backbone(_gray(), _gray())
-    core = _trace(network.heads[task], {"features": features}, list(features))
+    core = _trace(network.heads[task], {"features": features}, list(features), {2: Dim.AUTO, 3: Dim.AUTO})
     after = [
-        helper.make_node("Clip", [core.output[0].name, "zero", "one"], ["fused_y"]),
         helper.make_node("Sub", ["fused_y", "visible_y"], ["change"]),
         helper.make_node(
             "ConvTranspose", ["change", "to_levels"], ["change_rows"], kernel_shape=[1, 3], strides=[1, 3]
@@ -104,22 +106,63 @@ def _image_value(name: str) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, TensorProto.UINT8, [1, "H", "W", 3])
 
 
-def _trace(module: nn.Module, inputs: Mapping[str, Any], names: Sequence[str]) -> onnx.GraphProto:
-    """The module's own ONNX graph: sides dynamic, tensors in named by `names`, out as the module's dictionary."""
+def _trace(
+    module: nn.Module, inputs: Mapping[str, Any], names: Sequence[str], sides: Mapping[int, Any]
+) -> onnx.GraphProto:
+    """The module's own ONNX graph: `sides` dynamic, tensors in named by `names`, out as the module's dictionary."""
     with torch.no_grad():
         result = module.eval()(**inputs)
-    sides = {2: Dim.AUTO, 3: Dim.AUTO}
     program = torch.onnx.export(
         module,
         kwargs=dict(inputs),
         dynamo=True,
         opset_version=OPSET,
         input_names=list(names),
-        output_names=list(result) if isinstance(result, dict) else ["fused_y_free"],
+        output_names=list(result) if isinstance(result, dict) else ["fused_y"],
         dynamic_shapes={k: dict.fromkeys(v, sides) if isinstance(v, dict) else sides for k, v in inputs.items()},
         verbose=False,
     )
-    return program.model_proto.graph
+    graph = program.model_proto.graph
+    _simplify_reshapes(graph)
+    return graph
+
+
+def _simplify_reshapes(graph: onnx.GraphProto) -> None:
+    """Make the shapes of all reshapes constant: 0 for a side that stays, -1 for the one that is computed.
+
+    The tracer computes shapes from the input's by many small operators, which no shape inference can follow.
+    """
+    known = {value.name: _sides(value) for value in [*graph.value_info, *graph.input]}
+    constant = {tensor.name for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Reshape" and node.input[1] not in constant and known.get(node.output[0]):
+            before, after = known[node.input[0]], known[node.output[0]]
+            same = [index < len(before) and side == before[index] for index, side in enumerate(after)]
+            shape = [
+                side if isinstance(side, int) else 0 if kept else -1 for side, kept in zip(after, same, strict=True)
+            ]
+            if shape.count(-1) <= 1:
+                node.input[1] = f"{node.output[0]}_shape"
+                graph.initializer.append(numpy_helper.from_array(np.array(shape, np.int64), node.input[1]))
+    _drop_unused(graph)
+
+
+def _sides(value: onnx.ValueInfoProto) -> list[int | str]:
+    return [side.dim_param or side.dim_value for side in value.type.tensor_type.shape.dim]
+
+
+def _drop_unused(graph: onnx.GraphProto) -> None:
+    """Remove nodes and weights that no output needs."""
+    needed = {output.name for output in graph.output}
+    kept = []
+    for node in reversed(graph.node):  # they are in the order of their use
+        if needed & set(node.output):
+            needed |= set(node.input)
+            kept.append(node)
+    weights = [tensor for tensor in graph.initializer if tensor.name in needed]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(reversed(kept))
+    graph.initializer.extend(weights)
 
 
 def _luma_nodes() -> list[onnx.NodeProto]:
@@ -140,7 +183,6 @@ def _constants() -> dict[str, np.ndarray]:
         "last_axis": np.array([3], np.int64),
         "to_luma": (np.array(LUMA_WEIGHTS) / 255).astype(np.float32).reshape(3, 1),
         "to_levels": np.full((1, 1, 1, 3), 255, np.float32),
-        "zero": np.array(0, np.float32),
         "one": np.array(1, np.float32),
         "zero_byte": np.array(0, np.uint8),
     }

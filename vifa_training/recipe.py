@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -11,9 +12,9 @@ from typing import Any
 import yaml
 
 from vifa_runtime.bundle import Task
-from vifa_training.objectives import FusionWeights
 from vifa_training.networks import NETWORKS
-from vifa_training.trainer import Schedule
+from vifa_training.objectives import Objective, build_objective
+from vifa_training.schedule import Schedule
 
 
 class RecipeError(ValueError):
@@ -28,7 +29,8 @@ class Recipe:
         name: of the bundle that comes out.
         network: a name of `vifa_training.networks.NETWORKS`.
         training, validation: parts of the data folder (see `vifa_runtime.pairs.find_part`).
-        tasks: in order, each with the weights of its loss.
+        tasks: in order, each with the weights of its loss (none where the objective treats all alike).
+        objective: name and options of what is minimised (see `vifa_training.objectives.build_objective`).
         schedule: how long to train.
         licences: of code, weights and data, for the bundle.
     """
@@ -37,9 +39,22 @@ class Recipe:
     network: str
     training: list[str]
     validation: list[str]
-    tasks: dict[Task, FusionWeights]
+    tasks: dict[Task, Mapping[str, float]]
+    objective: Mapping[str, Any]
     schedule: Schedule
     licences: Mapping[str, str]
+
+    def build_objective(self) -> Objective:
+        """The objective with fresh weights."""
+        options = {key: value for key, value in self.objective.items() if key != "name"}
+        return build_objective(self.objective["name"], {t.name: w for t, w in self.tasks.items()}, options)
+
+    @property
+    def identity(self) -> str:
+        """What makes another training of a recipe, beside its schedule: network, data, losses."""
+        losses = {task.name: weights for task, weights in self.tasks.items()}
+        parts = [self.network, self.training, self.validation, dict(self.objective), losses]
+        return json.dumps(parts, sort_keys=True)
 
 
 def load_recipe(name: str) -> Recipe:
@@ -67,17 +82,20 @@ def load_recipe(name: str) -> Recipe:
 
 def _parse(content: Any) -> Recipe:
     tasks = {
-        Task(name, "fusion", entry.get("description", "")): FusionWeights(**entry["loss"])
+        Task(name, "fusion", entry.get("description", "")): entry.get("loss", {})
         for name, entry in content["tasks"].items()
     }
     if content["network"] not in NETWORKS:
         raise ValueError(f"network {content['network']!r} is unknown; use one of {', '.join(NETWORKS)}")
-    return Recipe(
+    recipe = Recipe(
         name=content["name"],
         network=content["network"],
         training=content["training"],
         validation=content["validation"],
         tasks=tasks,
+        objective=content.get("objective", {"name": "shared"}),
         schedule=Schedule(**content["schedule"]),
         licences=content["licences"],
     )
+    recipe.build_objective()  # so that a wrong name or number is told now
+    return recipe

@@ -1,210 +1,266 @@
-"""The training loop: seeded, resumable to the same numbers, best-on-validation kept."""
+"""The training loop: seeded, resumable to the same numbers, best-on-validation kept.
+
+    for each step:  draw crops by (seed, step) -> the opponent's turn, if any -> loss -> gradient -> clip -> Adam
+    now and then:   mean loss over whole validation pairs -> keep the best, remember where we are
+
+One process or several: under `torchrun` each process works on its share of the same crops, and gradients are averaged.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from safetensors import SafetensorError
-from safetensors.torch import load_file, safe_open, save_file
+from lightning_fabric import Fabric
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from vifa_training.data import PairFolder
-from vifa_training.objectives import FusionWeights, fusion_loss
+from vifa_training.checkpoint import State, TrainingError, save_atomically
+from vifa_training.data import Batch, DataSet, draw_batch, whole_batch
 from vifa_training.networks import FusionNetwork
+from vifa_training.objectives import Objective
+from vifa_training.schedule import Schedule
 
-
-class TrainingError(RuntimeError):
-    """A training that cannot go on; the message says why and what still stands."""
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and in what portions to train.
-
-    Attributes:
-        steps: optimiser steps in all; the learning rate falls to zero over them by a half cosine.
-        batch: crops a step.
-        crop: side of a square crop, pixels.
-        learning_rate: Adam's, at the first step.
-        validate_every: steps between two looks at the validation pairs (and two checkpoints).
-        clip: largest gradient norm.
-        seed: of weights and crops.
-    """
-
-    steps: int
-    batch: int = 8
-    crop: int = 128
-    learning_rate: float = 1e-3
-    validate_every: int = 500
-    clip: float = 1.0
-    seed: int = 0
+_REMEMBER_EVERY = 120.0  # seconds after which a checkpoint is written even between two validations
 
 
 @dataclass
 class Progressed:
-    """Where a training stands: what `train` returns and `last.safetensors` remembers."""
+    """Where a training stands: what `train` returns and `last.safetensors` remembers.
+
+    Attributes:
+        step: steps done.
+        best, best_step: lowest validation loss, and when that was.
+        ended: why no step is left to do; empty while there is one.
+    """
 
     step: int = 0
     best: float = math.inf
     best_step: int = 0
+    ended: str = ""
 
 
-def train_fusion(
+def make_fabric(schedule: Schedule, accelerator: str = "auto") -> Fabric:
+    """Devices, processes and precision, as the schedule and `torchrun`'s environment say."""
+    local, world = (int(os.environ.get(name, 1)) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
+    fabric = Fabric(
+        accelerator=accelerator,
+        devices=local,
+        num_nodes=max(1, world // local),
+        strategy="ddp" if world > 1 else "auto",
+        precision={"float32": "32-true", "bfloat16": "bf16-mixed"}[schedule.precision],
+    )
+    fabric.launch()
+    return fabric
+
+
+def train(
     network: FusionNetwork,
-    training: PairFolder,
-    validation: PairFolder,
-    tasks: Mapping[str, FusionWeights],
+    objective: Objective,
+    training: DataSet,
+    validation: DataSet,
     schedule: Schedule,
     run: Path,
-    report: Callable[[str], None] = print,
+    recipe: str = "",
+    fabric: Fabric | None = None,
+    max_minutes: float = math.inf,
+    observe: Callable[[dict[str, float]], None] | None = None,
 ) -> Progressed:
-    """Train backbone and heads together by the sum of their tasks' fusion losses.
+    """Train a network by an objective; continue where `run` stands, to the same numbers as one unbroken training.
 
-    Continues from `run/last.safetensors` where it exists, to the same numbers as one unbroken training: crops depend
-    on the seed and the step alone. Writes `last.safetensors`, `best.safetensors` and `log.jsonl` into `run`.
+    Args:
+        network, objective: with fresh weights, made from the schedule's seed.
+        training, validation: crops are drawn from the one; the other is looked at whole.
+        run: folder of `last.safetensors`, `best.safetensors` and `log.jsonl`.
+        recipe: what else, beside the schedule, makes a training another one.
+        fabric: of `make_fabric`; made here where it is missing.
+        max_minutes: time after which the training rests; run it again to go on.
+        observe: told of every line of the log.
 
     Raises:
-        TrainingError: the loss is not finite, or `run` holds a training by another recipe.
+        TrainingError: the loss is not finite, `run` holds another training, or it cannot be written.
+        DataError: a sample cannot be read.
     """
-    run.mkdir(parents=True, exist_ok=True)
-    recipe = json.dumps([asdict(schedule), {task: asdict(w) for task, w in tasks.items()}], sort_keys=True)
-    network.to(memory_format=torch.channels_last)  # convolutions on a CPU take up to 1.7 times less time so
-    optimiser = torch.optim.Adam(network.parameters(), lr=schedule.learning_rate)
-    progressed = _resume(run / "last.safetensors", network, optimiser, recipe)
-    _trim_log(run / "log.jsonl", progressed.step)
-    columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(TextColumn("training"), *columns, TextColumn("{task.description}")) as bar:
-        shown = bar.add_task("", total=schedule.steps, completed=progressed.step)
-        while progressed.step < schedule.steps:
-            loss = _step(network, optimiser, training, tasks, schedule, progressed.step)
-            progressed.step += 1
-            bar.update(shown, completed=progressed.step)
-            if progressed.step % schedule.validate_every == 0 or progressed.step == schedule.steps:
-                score = validation_loss(network, validation, tasks)
-                bar.update(shown, description=f"loss {loss:.3f} validation {score:.3f}")
-                report(f"step {progressed.step}/{schedule.steps}: loss {loss:.4f}, validation {score:.4f}")
-                if score < progressed.best:
-                    progressed.best, progressed.best_step = score, progressed.step
-                    save_atomically(network.state_dict(), run / "best.safetensors", {"step": str(progressed.step)})
-                _log(run / "log.jsonl", {"step": progressed.step, "loss": loss, "validation": score})
-                _checkpoint(run / "last.safetensors", network, optimiser, recipe, progressed)
-    return progressed
+    fabric = fabric or make_fabric(schedule)
+    if schedule.batch % fabric.world_size:
+        raise TrainingError(f"{schedule.batch} crops cannot be shared by {fabric.world_size} processes; change batch")
+    session = _Session(network, objective, training, validation, schedule, run, recipe, fabric)
+    return session.work(time.monotonic() + 60 * max_minutes, observe)
 
 
 @torch.no_grad()
-def validation_loss(network: FusionNetwork, pairs: PairFolder, tasks: Mapping[str, FusionWeights]) -> float:
-    """Mean over whole pairs (cropped to the network's size multiple) of the sum of all tasks' losses."""
-    network.eval()
-    total = 0.0
-    for index in range(len(pairs)):
-        visible, thermal = (_as_input(image, network.size_multiple) for image in pairs[index])
-        fused = network(visible, thermal)
-        total += sum(float(fusion_loss(fused[task], visible, thermal, w)) for task, w in tasks.items())
-    network.train()
-    return total / len(pairs)
-
-
-def save_atomically(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """Write a safetensors file beside `path`, then rename it into place."""
-    beside = path.with_suffix(".part")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, beside, metadata)
-    beside.replace(path)
-
-
-def load_weights(network: FusionNetwork, path: Path) -> None:
-    """Load weights that `train_fusion` wrote.
-
-    Raises:
-        TrainingError: no such file, or it belongs to another network.
-    """
-    try:
-        network.load_state_dict(load_file(path))
-    except (OSError, SafetensorError) as error:
-        raise TrainingError(f"cannot read {path} ({error}); train first") from None
-    except RuntimeError as error:
-        raise TrainingError(f"{path} holds another network: {str(error).splitlines()[-1].strip()}") from None
-
-
-def _step(
-    network: FusionNetwork,
-    optimiser: torch.optim.Adam,
-    training: PairFolder,
-    tasks: Mapping[str, FusionWeights],
-    schedule: Schedule,
-    step: int,
+def validation_loss(
+    network: FusionNetwork, objective: Objective, pairs: DataSet, progress: float = 1.0, limit: int = 0
 ) -> float:
-    rate = 0.5 * schedule.learning_rate * (1 + math.cos(math.pi * step / schedule.steps))
-    for group in optimiser.param_groups:
-        group["lr"] = rate
-    visible, thermal = training.crops(schedule.batch, schedule.crop, np.random.default_rng([schedule.seed, step]))
-    fused = network(visible, thermal)
-    loss = torch.stack([fusion_loss(fused[task], visible, thermal, w) for task, w in tasks.items()]).sum()
-    if not torch.isfinite(loss):
-        raise TrainingError(f"the loss became {loss.item()} at step {step}; lower the learning rate and resume")
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(network.parameters(), schedule.clip)
-    optimiser.step()
-    return float(loss.detach())
+    """Mean loss over whole pairs, `limit` of them evenly spread (0 for all)."""
+    network.eval()
+    device = next(network.parameters()).device
+    count = min(limit or len(pairs), len(pairs))
+    indices = np.linspace(0, len(pairs) - 1, count).astype(int)
+    batches = (whole_batch(pairs[int(index)], network.size_multiple).to(device) for index in indices)
+    total = sum(float(objective(network, batch, progress)) for batch in batches)
+    network.train()
+    return total / count
 
 
-def _as_input(image: np.ndarray, multiple: int) -> Tensor:
-    height, width = (side // multiple * multiple for side in image.shape)
-    return torch.from_numpy(image[:height, :width]).reshape(1, 1, height, width)
+class _Session:
+    """One call of `train`: what it works with, and the turns it takes."""
+
+    def __init__(
+        self,
+        network: FusionNetwork,
+        objective: Objective,
+        training: DataSet,
+        validation: DataSet,
+        schedule: Schedule,
+        run: Path,
+        recipe: str,
+        fabric: Fabric,
+    ) -> None:
+        self.schedule, self.fabric, self.run = schedule, fabric, run
+        self.training, self.validation = training, validation
+        self.network = network.to(fabric.device, memory_format=torch.channels_last)  # faster, on a CPU 1.7 times
+        self.objective = objective.to(fabric.device)
+        self.recipe = json.dumps([asdict(schedule), recipe], sort_keys=True)
+        self.optimiser = torch.optim.Adam(network.parameters(), lr=schedule.learning_rate)
+        opponent = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+        self.opponent = torch.optim.Adam(opponent, lr=schedule.learning_rate) if opponent else None
+        average = get_ema_multi_avg_fn(schedule.ema)
+        self.average = AveragedModel(network, multi_avg_fn=average, use_buffers=True) if schedule.ema else None
+        for trained in (network, self.average.module if self.average else network):
+            trained.precision = fabric.autocast  # of the network alone: losses are differences of near numbers
+        modules = {"network": network, "objective": objective} | ({"average": self.average} if self.average else {})
+        optimisers = {"optimiser": self.optimiser} | ({"opponent": self.opponent} if self.opponent else {})
+        self.state = State(modules, optimisers)
+        run.mkdir(parents=True, exist_ok=True)
+        self.progressed = Progressed(**self.state.load(run / "last.safetensors", self.recipe))
+        _trim_log(run / "log.jsonl", self.progressed.step)
+
+    def work(self, deadline: float, observe: Callable[[dict[str, float]], None] | None) -> Progressed:
+        """Take steps until there is none left, or the deadline (of `time.monotonic`) has passed."""
+        done, schedule = self.progressed, self.schedule
+        self.objective.prepare(self._draw, self._say)
+        self.network.train()
+        remembered = time.monotonic()
+        with _progress_bar(self.fabric.is_global_zero) as bar:
+            shown = bar.add_task("", total=schedule.steps, completed=done.step)
+            while not done.ended and time.monotonic() < deadline:
+                loss = self._step()
+                done.step += 1
+                bar.update(shown, completed=done.step, description=f"loss {loss:.3f}")
+                if done.step % schedule.validate_every == 0 or done.step == schedule.steps:
+                    row = self._validate(loss)
+                    if observe is not None and self.fabric.is_global_zero:
+                        observe(row)
+                    remembered = time.monotonic()
+                elif time.monotonic() - remembered > _REMEMBER_EVERY:
+                    self._remember()
+                    remembered = time.monotonic()
+        if not done.ended:
+            self._remember()
+            self._say(f"the time is over at step {done.step} of {schedule.steps}; run the same command to go on")
+        return done
+
+    def _step(self) -> float:
+        """One step, the opponent's turn first; returns the loss."""
+        step = self.progressed.step
+        progress = step / self.schedule.steps
+        batch = _share(self._draw(step), self.fabric.global_rank, self.fabric.world_size).to(self.fabric.device)
+        if self.opponent is not None:
+            loss = self.objective.opponent_loss(self.network, batch, progress)
+            if loss is not None:
+                self._descend(self.opponent, loss, "the opponent's loss")
+        loss = self.objective(self.network, batch, progress)
+        value = self._descend(self.optimiser, loss, "the loss")
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+        return value
+
+    def _descend(self, optimiser: torch.optim.Optimizer, loss: Tensor, what: str) -> float:
+        """One step of an optimiser along the gradient of `loss`, averaged over all processes."""
+        step = self.progressed.step
+        value = float(self.fabric.all_reduce(loss.detach(), reduce_op="mean"))
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"{what} became {value} at step {step}; lower the learning rate: the last checkpoint is kept"
+            )
+        parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = torch.zeros_like(parameter) if gradient is None else gradient
+        if self.fabric.world_size > 1:
+            flat = self.fabric.all_reduce(torch.cat([p.grad.reshape(-1) for p in parameters]), reduce_op="mean")
+            for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+                parameter.grad = part.view_as(parameter)
+        torch.nn.utils.clip_grad_norm_(parameters, self.schedule.clip)
+        for group in optimiser.param_groups:
+            group["lr"] = self.schedule.rate(step)
+        optimiser.step()
+        return value
+
+    def _draw(self, step: int) -> Batch:
+        rng = np.random.default_rng([self.schedule.seed, step])
+        return draw_batch(self.training, self.schedule.batch, self.schedule.crop, rng)
+
+    def _validate(self, loss: float) -> dict[str, float]:
+        """Look at the validation pairs, keep the best weights, write the log and the checkpoint."""
+        done, schedule = self.progressed, self.schedule
+        network = self.network if self.average is None else self.average.module
+        progress = done.step / schedule.steps
+        score = validation_loss(network, self.objective, self.validation, progress, schedule.validation_pairs)
+        if score < done.best:
+            done.best, done.best_step = score, done.step
+            if self.fabric.is_global_zero:
+                save_atomically(network.state_dict(), self.run / "best.safetensors", {"step": str(done.step)})
+        if done.step == schedule.steps:
+            done.ended = "all steps are done"
+        elif schedule.patience and done.step - done.best_step >= schedule.patience * schedule.validate_every:
+            done.ended = f"no gain since step {done.best_step}"
+        row = {"step": done.step, "loss": loss, "validation": score, "learning_rate": schedule.rate(done.step - 1)}
+        if self.fabric.is_global_zero:
+            with (self.run / "log.jsonl").open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        self._remember()
+        self._say(f"step {done.step}/{schedule.steps}: loss {loss:.4f}, validation {score:.4f}")
+        return row
+
+    def _remember(self) -> None:
+        if self.fabric.is_global_zero:
+            self.state.save(self.run / "last.safetensors", self.recipe, asdict(self.progressed))
+
+    def _say(self, text: str) -> None:
+        self.fabric.print(text, flush=True)
 
 
-def _checkpoint(
-    path: Path, network: FusionNetwork, optimiser: torch.optim.Adam, recipe: str, progressed: Progressed
-) -> None:
-    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
-    for index, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
-    save_atomically(tensors, path, {"recipe": recipe, "progressed": json.dumps(asdict(progressed))})
-
-
-def _resume(path: Path, network: FusionNetwork, optimiser: torch.optim.Adam, recipe: str) -> Progressed:
-    if not path.exists():
-        return Progressed()
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata()
-    if metadata["recipe"] != recipe:
-        raise TrainingError(f"{path} belongs to a training by another recipe; choose another run folder")
-    tensors = load_file(path)
-    network.load_state_dict(
-        {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
+def _share(batch: Batch, rank: int, world: int) -> Batch:
+    """The samples of one process: every `world`-th, from `rank` on."""
+    if world == 1:
+        return batch
+    mine = slice(rank, None, world)
+    return replace(
+        batch,
+        visible=batch.visible[mine],
+        thermal=batch.thermal[mine],
+        boxes=None if batch.boxes is None else batch.boxes[mine],
+        labels=None if batch.labels is None else batch.labels[mine],
+        mask=None if batch.mask is None else batch.mask[mine],
+        tags=batch.tags[mine],
     )
-    state = optimiser.state_dict()
-    for name, tensor in tensors.items():
-        if name.startswith("optimiser."):
-            _, index, key = name.split(".")
-            state["state"].setdefault(int(index), {})[key] = tensor
-    optimiser.load_state_dict(state)
-    return Progressed(**json.loads(metadata["progressed"]))
 
 
-def _log(path: Path, row: dict[str, float]) -> None:
-    with path.open("a") as file:
-        file.write(json.dumps(row) + "\n")
+def _progress_bar(shown: bool) -> Progress:
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    last = TextColumn("{task.description}")
+    return Progress(TextColumn("training"), *columns, last, console=Console(stderr=True), disable=not shown)
 
 
 def _trim_log(path: Path, step: int) -> None:

@@ -6,7 +6,6 @@ from vifa_training.data.check import check
 from vifa_training.data.combine import Concatenation, Subset
 from vifa_training.data.folds import contiguous_folds
 from vifa_training.data.opening import open_checked, open_data
-from vifa_training.data.pair_folder import PairFolder
 
 __all__ = [
     "Augmentation",
@@ -14,7 +13,6 @@ __all__ = [
     "Concatenation",
     "DataError",
     "DataSet",
-    "PairFolder",
     "Sample",
     "Subset",
     "check",

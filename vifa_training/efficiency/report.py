@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Any
 
 from rich.console import Console
@@ -14,6 +15,7 @@ from vifa_training.efficiency.published import doubts
 Row = Mapping[str, Any]
 
 ENGINE_NAMES = {"torch": "torch", "onnx": "ONNX Runtime"}
+_LINE = 120
 _PAIRS = "a / b is one backbone with a head a task / a whole network a task; published is what the paper prints."
 
 
@@ -31,12 +33,14 @@ def markdown(result: Mapping[str, Any], level: int = 2) -> str:
     """All tables and notes of a result, with headings from `level` down."""
     lines: list[str] = []
     for sheet in sheets(result):
-        lines += [f"{'#' * level} {sheet.title}", "", sheet.text, ""]
+        lines += [f"{'#' * level} {sheet.title}", "", *wrap(sheet.text, _LINE), ""]
         lines += [f"| {' | '.join(cells)} |" for cells in (sheet.columns, ["---"] * len(sheet.columns), *sheet.rows)]
         lines.append("")
     problems = doubts(result["rows"])
     if problems:
-        lines += [f"{'#' * level} Where the published values can't hold", "", *(f"- {text}" for text in problems), ""]
+        lines += [f"{'#' * level} Where the published values can't hold", ""]
+        lines += [line for text in problems for line in wrap(f"- {text}", _LINE, subsequent_indent="  ")]
+        lines.append("")
     return "\n".join(lines)
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from vifa_runtime.bundle import BundleError
 from vifa_training.efficiency.costs import MIB, Cost, cost_of, peak_mib
 from vifa_training.efficiency.published import published_fields
-from vifa_training.efficiency.timing import ENGINES, TimingSettings, measure_network
+from vifa_training.efficiency.timing import ENGINES, EngineError, TimingSettings, measure_network
 
 Row = dict[str, Any]
 
@@ -83,7 +82,7 @@ def _times(
         progress(f"{network}: measuring in {engine}, {timing.repeats + 1} rounds")
         try:
             times = measure_network(network, engine, tasks, timing)
-        except BundleError as error:  # a long run does not end because one export is refused
+        except EngineError as error:  # a long run does not end because one export is refused
             progress(f"{network}: left out of {engine}: {error}")
             continue
         for count in tasks:

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from vifa_runtime.backends import Options, prepare
-from vifa_runtime.bundle import Task
+from vifa_runtime.bundle import Bundle, Task
 from vifa_training.efficiency.costs import padded, task_names
 from vifa_training.export import export_bundle
 from vifa_training.networks import build_network
@@ -30,6 +30,10 @@ _UNTRAINED = {
     "licences": {"code": "Apache-2.0", "weights": "Apache-2.0", "data": "none"},
     "provenance": {"data": "none, fresh weights", "seed": 0, "commit": "unknown", "date": "1970-01-01"},
 }
+
+
+class EngineError(RuntimeError):
+    """An engine that can't run a network; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ def measure_network(name: str, engine: str, tasks: Sequence[int], settings: Timi
     """Times of one network of the registry with fresh weights, in `torch` (eager) or `onnx` (ONNX Runtime).
 
     Raises:
-        BundleError: ONNX Runtime is asked for, and the network's export does not pass the runtime's checks.
+        EngineError: ONNX Runtime is asked for, and the network can't be exported to it.
     """
     torch.manual_seed(0)
     size = padded(settings.size, build_network(name, ["any"]).size_multiple)
@@ -154,10 +158,7 @@ class _OnnxRuntime:
 
     def __init__(self, name: str, tasks: int, size: tuple[int, int], threads: int) -> None:
         self._tasks = task_names(tasks)
-        wanted = [Task(task, "fusion") for task in self._tasks]
-        with tempfile.TemporaryDirectory() as folder:
-            network = build_network(name, self._tasks)
-            bundle = export_bundle(network, wanted, Path(folder) / name, {"name": name, **_UNTRAINED}, f"# {name}\n")
+        bundle = _untrained_bundle(name, self._tasks)
         options = Options(threads=threads)
         self._alone = [
             prepare("onnxruntime", dataclasses.replace(bundle, tasks=(task,)), options) for task in bundle.tasks
@@ -175,6 +176,17 @@ class _OnnxRuntime:
         found = dict(self._together.run(self._visible, self._thermal, self._tasks[:tasks]).milliseconds)
         backbone = found.pop("backbone")
         return _share(backbone, sum(found.values()) / tasks)
+
+
+def _untrained_bundle(name: str, tasks: Sequence[str]) -> Bundle:
+    wanted = [Task(task, "fusion") for task in tasks]
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            manifest = {"name": name, **_UNTRAINED}
+            return export_bundle(build_network(name, tasks), wanted, Path(folder) / name, manifest, f"# {name}\n")
+    except Exception as error:  # torch's exporter, ONNX's checker and our own checks raise classes of their own
+        reason = str(error).strip().partition("\n")[0]
+        raise EngineError(f"{name} can't be exported: {type(error).__name__}: {reason[:200]}") from error
 
 
 def _share(backbone: float, head: float) -> float:

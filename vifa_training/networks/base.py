@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -59,10 +61,12 @@ class FusionNetwork(nn.Module):
         size_multiple: height and width of its input must be multiples of this.
         backbone: (visible_y (B,1,H,W), thermal (B,1,H,W)), both 0..1 -> named feature tensors.
         heads: task -> module, features -> fused luma (B,1,H,W).
+        precision: context in which `forward` computes; a trainer may set one of mixed precision.
     """
 
     name: str
     size_multiple = 1
+    precision: Callable[[], AbstractContextManager[Any]] = staticmethod(nullcontext)
 
     def __init__(self, backbone: Backbone, make_head: Callable[[], Head], tasks: Sequence[str]) -> None:
         super().__init__()
@@ -76,9 +80,10 @@ class FusionNetwork(nn.Module):
         return self.backbone.distilled_layers
 
     def forward(self, visible_y: Tensor, thermal: Tensor) -> dict[str, Tensor]:
-        """Fused luma of every task, each (B,1,H,W); see `Head`."""
-        features = self.backbone(visible_y, thermal)
-        return {task: head(features) for task, head in self.heads.items()}
+        """Fused luma of every task, each (B,1,H,W) float32 whatever the precision; see `Head`."""
+        with self.precision():
+            features = self.backbone(visible_y, thermal)
+            return {task: head(features).float() for task, head in self.heads.items()}
 
     def add_head(self, task: str, like: str | None = None) -> Head:
         """Add a task: a head with fresh weights, or a copy of the head of the task `like`.

@@ -156,51 +156,55 @@ class WindowAttention(nn.Module):
 
     def forward(self, asking: Tensor, asked: Tensor) -> Tensor:
         """What the tokens `asking` (B,H,W,C) take over from the tokens `asked` of their windows."""
-        batch, height, width, _ = asking.shape
-        q = self._split(self.query(self._windows(asking)), 1)[0]
-        k, v = self._split(self.key_value(self._windows(asked)), 2)
+        q = _split(self.query(self._windows(asking)))
+        k, v = (_split(part) for part in self.key_value(self._windows(asked)).chunk(2, dim=-1))
         likeness = (q * (WIDTH // ATTENTION_HEADS) ** -0.5) @ k.transpose(-2, -1)
         likeness = likeness + self.position_bias[self.relative_position].permute(2, 0, 1)
         if self.shift:
             likeness = likeness + shift_mask(asking, self.shift)
-        found = (likeness.softmax(dim=-1) @ v).transpose(2, 3)
-        rows, columns = height // WINDOW, width // WINDOW
-        found = self.project(found.reshape(batch, rows, columns, WINDOW, WINDOW, WIDTH))
-        found = found.transpose(2, 3).reshape(batch, height, width, WIDTH)
-        return torch.roll(found, (self.shift, self.shift), (1, 2)) if self.shift else found
+        found = (likeness.softmax(dim=-1) @ v).transpose(-3, -2).flatten(-2)
+        found = unite(self.project(found), asking.shape)
+        return roll(found, -self.shift) if self.shift else found
 
     def _windows(self, tokens: Tensor) -> Tensor:
-        """(B,H,W,C) -> (B,windows,64,C)."""
-        if self.shift:
-            tokens = torch.roll(tokens, (-self.shift, -self.shift), (1, 2))
-        return partition(tokens)
+        return partition(roll(tokens, self.shift) if self.shift else tokens)
 
-    @staticmethod
-    def _split(tokens: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """(B,windows,64,parts*C) -> `parts` tensors (B,windows,heads,64,C/heads)."""
-        shape = (*tokens.shape[:3], parts, ATTENTION_HEADS, WIDTH // ATTENTION_HEADS)
-        return tokens.reshape(shape).permute(3, 0, 1, 4, 2, 5).unbind(0)
+
+def _split(tokens: Tensor) -> Tensor:
+    """(...,64,C) -> (...,heads,64,C/heads)."""
+    return tokens.unflatten(-1, (ATTENTION_HEADS, WIDTH // ATTENTION_HEADS)).transpose(-3, -2)
 
 
 def partition(tokens: Tensor) -> Tensor:
-    """Cut (B,H,W,C) into windows, row by row: (B,H/8*W/8,64,C)."""
-    batch, height, width, channels = tokens.shape
-    rows, columns = height // WINDOW, width // WINDOW
-    windows = tokens.reshape(batch, rows, WINDOW, columns, WINDOW, channels).transpose(2, 3)
-    return windows.reshape(batch, rows * columns, WINDOW * WINDOW, channels)
+    """Cut tokens (B,H,W,C) into windows: (B*H/8,W/8,64,C)."""
+    rows = tokens.unflatten(1, (-1, WINDOW)).flatten(0, 1)  # (B*H/8,8,W,C)
+    return rows.unflatten(2, (-1, WINDOW)).transpose(1, 2).flatten(2, 3)
+
+
+def unite(windows: Tensor, shape: torch.Size) -> Tensor:
+    """The inverse of `partition`: (B*H/8,W/8,64,C) -> tokens of `shape` (B,H,W,C)."""
+    rows = windows.unflatten(2, (WINDOW, WINDOW)).transpose(1, 2)  # (B*H/8,8,W/8,8,C)
+    return rows.reshape(-1, WINDOW, *shape[2:]).reshape(shape)
+
+
+def roll(tokens: Tensor, shift: int) -> Tensor:
+    """Move tokens (B,H,W,C) up and left by `shift` pixels; what leaves comes in again on the other side."""
+    tokens = torch.cat([tokens[:, shift:], tokens[:, :shift]], dim=1)
+    return torch.cat([tokens[:, :, shift:], tokens[:, :, :shift]], dim=2)
 
 
 def shift_mask(tokens: Tensor, shift: int) -> Tensor:
-    """What is added to the attention of rolled tokens (B,H,W,C): shape (windows,1,64,64), 0 or `_APART`.
+    """What is added to the attention of rolled tokens (B,H,W,C): shape (B*H/8,W/8,1,64,64), 0 or `_APART`.
 
     Rolling brings the first rows and columns behind the last ones; pixels that are no neighbours must not meet.
+    Made by slicing and padding, so that it exports for any size by operators that a bundle may hold.
     """
-    _, height, width, _ = tokens.shape
-    rows = torch.arange(height, device=tokens.device) >= height - shift
-    columns = torch.arange(width, device=tokens.device) >= width - shift
-    region = 2 * rows.to(tokens.dtype).view(1, -1, 1, 1) + columns.to(tokens.dtype).view(1, 1, -1, 1)
-    region = partition(region)[0]  # (windows,64,1)
-    return (region != region.transpose(1, 2)).to(tokens.dtype).unsqueeze(1) * _APART
+    zeros = tokens[:1, :, :, :1] * 0
+    rows = F.pad(zeros[:, shift:], (0, 0, 0, 0, 0, shift), value=2.0)
+    columns = F.pad(zeros[:, :, shift:], (0, 0, 0, shift), value=1.0)
+    region = partition(rows + columns)  # (H/8,W/8,64,1)
+    apart = (region - region.transpose(2, 3)).abs().clamp(max=1).unsqueeze(2) * _APART
+    return apart if len(tokens) == 1 else apart.repeat(len(tokens), 1, 1, 1, 1)
 
 
 def to_image(tokens: Tensor) -> Tensor:

@@ -1,0 +1,100 @@
+"""Weights on disk: safetensors, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, safe_open, save_file
+from torch import Tensor, nn
+
+
+class TrainingError(RuntimeError):
+    """A training that cannot go on; the message says why and what still stands."""
+
+
+def save_atomically(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """Write a safetensors file beside `path`, then rename it into place.
+
+    Raises:
+        TrainingError: it cannot be written; what was there is still there.
+    """
+    beside = path.with_suffix(".part")
+    try:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, beside, metadata)
+        beside.replace(path)
+    except (OSError, SafetensorError) as error:
+        beside.unlink(missing_ok=True)
+        raise TrainingError(f"cannot write {path} ({error}); make room and run again: what is there is kept") from None
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Load a network's weights.
+
+    Raises:
+        TrainingError: no such file, or it belongs to another network.
+    """
+    try:
+        network.load_state_dict(load_file(path))
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(f"cannot read {path} ({error}); train first") from None
+    except RuntimeError as error:
+        raise TrainingError(f"{path} holds another network: {str(error).splitlines()[-1].strip()}") from None
+
+
+class State:
+    """What a training has to remember, as one flat set of tensors: modules and optimisers by name."""
+
+    def __init__(self, modules: Mapping[str, nn.Module], optimisers: Mapping[str, torch.optim.Optimizer]) -> None:
+        self._modules, self._optimisers = modules, optimisers
+
+    def save(self, path: Path, recipe: str, progressed: Mapping[str, Any]) -> None:
+        """Write everything to one file.
+
+        Args:
+            recipe: text by which a later `load` knows that the file belongs to the same training.
+            progressed: where the training stands; numbers and texts.
+        """
+        tensors = {f"{n}.{key}": tensor for n, module in self._modules.items() for key, tensor in _state(module)}
+        for name, optimiser in self._optimisers.items():
+            for index, values in optimiser.state_dict()["state"].items():
+                tensors |= {f"{name}.{index}.{key}": torch.as_tensor(value) for key, value in values.items()}
+        save_atomically(tensors, path, {"recipe": recipe, "progressed": json.dumps(progressed)})
+
+    def load(self, path: Path, recipe: str) -> dict[str, Any]:
+        """Take everything back from `path`; returns `progressed`, empty where there is no such file.
+
+        Raises:
+            TrainingError: the file belongs to another training, or is none.
+        """
+        if not path.exists():
+            return {}
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+            tensors = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise TrainingError(f"cannot read {path} ({error}); remove it to begin again") from None
+        if metadata.get("recipe") != recipe:
+            raise TrainingError(f"{path} belongs to a training by another recipe; choose another run folder")
+        for name, module in self._modules.items():
+            module.load_state_dict(_with_prefix(tensors, name))
+        for name, optimiser in self._optimisers.items():
+            state = optimiser.state_dict()
+            for key, tensor in _with_prefix(tensors, name).items():
+                index, _, value = key.partition(".")
+                state["state"].setdefault(int(index), {})[value] = tensor
+            optimiser.load_state_dict(state)
+        return json.loads(metadata["progressed"])
+
+
+def _state(module: nn.Module) -> list[tuple[str, Tensor]]:
+    return list(module.state_dict().items())
+
+
+def _with_prefix(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    return {key.removeprefix(f"{name}."): t for key, t in tensors.items() if key.startswith(f"{name}.")}

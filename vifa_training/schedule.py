@@ -1,0 +1,83 @@
+"""How long a training lasts, in what portions, at which learning rate."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from dataclasses import dataclass
+
+DECAYS = ("cosine", "linear_second_half", "steps", "constant")
+PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and in what portions to train.
+
+    Attributes:
+        steps: optimiser steps in all.
+        batch: crops a step, over all processes.
+        crop: side of a square crop, pixels.
+        learning_rate: Adam's, at the first step.
+        decay: what becomes of it: `cosine` (half a cosine to zero), `linear_second_half` (constant, then linearly to
+            zero), `steps` (times `factor` at each of `milestones`), `constant`.
+        milestones: steps, ascending; decay `steps` alone reads them.
+        factor: see `milestones`.
+        validate_every: steps between two looks at the validation pairs.
+        validation_pairs: how many of them to look at, evenly spread; 0 for all.
+        patience: looks without gain after which the training ends; 0 for never.
+        ema: share of the past that the averaged weights keep a step (0..1); these are validated and kept. 0 for none.
+        precision: `float32`, or `bfloat16` for what may be computed so (mixed precision; weights stay float32).
+        clip: largest gradient norm.
+        seed: of weights and crops.
+
+    Raises:
+        ValueError: a value out of its range, by name.
+    """
+
+    steps: int
+    batch: int = 8
+    crop: int = 128
+    learning_rate: float = 1e-3
+    decay: str = "cosine"
+    milestones: tuple[int, ...] = ()
+    factor: float = 0.1
+    validate_every: int = 500
+    validation_pairs: int = 0
+    patience: int = 0
+    ema: float = 0.0
+    precision: str = "float32"
+    clip: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "milestones", tuple(self.milestones))
+        for name in ("steps", "batch", "crop", "validate_every"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"schedule.{name} must be a whole number of 1 or more, got {getattr(self, name)!r}")
+        for name in ("validation_pairs", "patience", "seed"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 0:
+                raise ValueError(f"schedule.{name} must be a whole number of 0 or more, got {getattr(self, name)!r}")
+        for name in ("learning_rate", "factor", "clip"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"schedule.{name} must be above 0, got {getattr(self, name)!r}")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"schedule.ema must be in 0..1 and below 1, got {self.ema!r}")
+        for name, known in (("decay", DECAYS), ("precision", PRECISIONS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"schedule.{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+        if list(self.milestones) != sorted(self.milestones):
+            raise ValueError(f"schedule.milestones must ascend, got {list(self.milestones)}")
+
+    def rate(self, step: int) -> float:
+        """Learning rate of step 0, 1, ..."""
+        done = step / self.steps
+        if self.decay == "cosine":
+            share = 0.5 * (1 + math.cos(math.pi * done))
+        elif self.decay == "linear_second_half":
+            share = min(1.0, 2 * (1 - done))
+        elif self.decay == "steps":
+            share = self.factor ** bisect_right(self.milestones, step)
+        else:
+            share = 1.0
+        return self.learning_rate * share
