@@ -207,6 +207,19 @@ def test_engines_run_separate_and_shared_networks(engine: str) -> None:
     assert len(times.head_share) == 30
 
 
+def test_an_export_that_fails_costs_only_its_own_fields(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise ValueError("no such operator\nand much more")
+
+    monkeypatch.setattr("vifa_training.efficiency.timing.export_bundle", refuse)
+    said: list[str] = []
+    settings = TimingSettings((16, 16), repeats=1, least_seconds=0)
+    row = efficiency_rows(["nano"], [1], (16, 16), settings, progress=said.append)[0]
+    assert "torch_ratio" in row and "onnx_ratio" not in row
+    assert said[-1] == "nano: left out of onnx: nano can't be exported: ValueError: no such operator"
+    assert "| ONNX Runtime |" not in markdown({"meta": {"repeats": 1, "threads": 1, "note": ""}, "rows": [row]})
+
+
 @pytest.fixture(scope="module")
 def rows() -> list[dict]:
     return efficiency_rows(["tardal", "didfuse", "nano"], [1, 2], (64, 64), None, progress=lambda line: None)
@@ -247,7 +260,7 @@ def test_markdown_has_every_row_and_doubt(rows: list[dict]) -> None:
     text = markdown(result, level=3)
     assert text.startswith("### Operations")
     assert "| didfuse | 2 | " in text
-    assert all(f"- {doubt}\n" in text for doubt in doubts(rows))
+    assert all(f"- {doubt}" in text.replace("\n  ", " ") for doubt in doubts(rows))
     widths = {line.count("|") for line in text.split("### ")[1].splitlines() if line.startswith("|")}
     assert len(widths) == 1
 
