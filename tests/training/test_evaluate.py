@@ -190,6 +190,7 @@ def test_the_baselines_need_no_bundle(data: Path) -> None:
         ("msrs/test", ("msrs", "test")),
         ("sets/msrs/val", ("sets/msrs", "val")),
         ("roadscene@test", ("roadscene", "test")),
+        ("msrs/test@val", ("msrs/test", "val")),
         ("street", ("street", "all")),
         ("street/monday", ("street/monday", "all")),
         ("test", ("data", "test")),
@@ -213,8 +214,9 @@ def test_metric_rows_are_read_for_one_bundle_and_its_tasks(
     read = read_metric_rows(path, "one", ["second"])
     assert [list(row) for row in read] == [["data", "task", "metric", "value"]] * len(METRICS)
     assert {(row["data"], row["task"]) for row in read} == {(f"{data.name}/val", "second")}
-    own = {row["metric"]: row["value"] for row in rows if (row["bundle"], row["task"]) == ("one", "second")}
-    assert {row["metric"]: row["value"] for row in read} == own
+    for bundle, task in (("one", "first"), ("one", "second"), ("other", "first")):
+        own = [row["value"] for row in rows if (row["bundle"], row["task"]) == (bundle, task)]
+        assert [row["value"] for row in read_metric_rows(path, bundle, [task])] == own
 
 
 def test_files_that_are_no_metrics_are_refused_by_name(tmp_path: Path) -> None:
