@@ -1,7 +1,8 @@
 """SwinFusion: attention in shifted windows, within each modality and across both.
 
-Tokens are kept as (B,H,W,C), one a pixel. Written without the original's 8,430 parameters that nothing uses, and
-without its stochastic depth, which the VIFA paper does not mention.
+Tokens, one a pixel, are kept by windows: (B,H/8,W/8,8,8,C). So most of the work is on the last three sides alone, and
+the network exports for any size. Written without the original's 8,430 parameters that nothing uses, and without its
+stochastic depth, which the VIFA paper does not mention.
 
 Source: Ma et al., "SwinFusion: cross-domain long-range learning for general image fusion via Swin transformer",
 IEEE/CAA Journal of Automatica Sinica 2022.
@@ -76,7 +77,7 @@ class SwinFusionBackbone(Backbone):
         for index, fusion in enumerate(self.fusions, start=1):
             visible, thermal = fusion(visible, thermal)
             named[f"fusion{index}_visible"], named[f"fusion{index}_thermal"] = to_image(visible), to_image(thermal)
-        both = torch.cat([self.fused_norm_thermal(thermal), self.fused_norm_visible(visible)], dim=3)
+        both = torch.cat([self.fused_norm_thermal(thermal), self.fused_norm_visible(visible)], dim=-1)
         named["merged"] = _activate(self.merge(to_image(both)))
         reconstructed = self.reconstructed_norm(self.reconstruct(self._embed(named["merged"])))
         named["reconstructed"] = to_image(reconstructed)
@@ -87,7 +88,7 @@ class SwinFusionBackbone(Backbone):
         return _activate(self.shallow2(_activate(self.shallow1(image))))
 
     def _embed(self, image: Tensor) -> Tensor:
-        return self.embedding_norm(image.permute(0, 2, 3, 1))
+        return self.embedding_norm(to_windows(image))
 
 
 class SwinFusionHead(Head):
@@ -111,7 +112,7 @@ class FusionStage(nn.Module):
         self.cross_visible, self.cross_thermal = _blocks(FUSION_BLOCKS), _blocks(FUSION_BLOCKS)
 
     def forward(self, visible: Tensor, thermal: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens of both modalities, each (B,H,W,C)."""
+        """Tokens of both modalities, each (B,H/8,W/8,8,8,C)."""
         visible, thermal = self.visible(visible), self.thermal(thermal)
         for of_visible, of_thermal in zip(self.cross_visible, self.cross_thermal, strict=True):
             normed_v, normed_t = of_visible.norm1(visible), of_thermal.norm1(thermal)
@@ -131,12 +132,12 @@ class SwinBlock(nn.Module):
         self.perceptron = nn.Sequential(nn.Linear(WIDTH, 2 * WIDTH), nn.GELU(), nn.Linear(2 * WIDTH, WIDTH))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens (B,H,W,C) that look at themselves."""
+        """Tokens (B,H/8,W/8,8,8,C) that look at themselves."""
         normed = self.norm1(tokens)
         return self.update(tokens, normed, normed)
 
     def update(self, tokens: Tensor, asking: Tensor, asked: Tensor) -> Tensor:
-        """Tokens (B,H,W,C) after `asking` (theirs, normed) looked at `asked` (theirs, or the other modality's)."""
+        """The tokens after `asking` (theirs, normed) looked at `asked` (theirs, or the other modality's)."""
         tokens = tokens + self.attention(asking, asked)
         return tokens + self.perceptron(self.norm2(tokens))
 
@@ -155,61 +156,67 @@ class WindowAttention(nn.Module):
         self.register_buffer("relative_position", _relative_positions(), persistent=False)
 
     def forward(self, asking: Tensor, asked: Tensor) -> Tensor:
-        """What the tokens `asking` (B,H,W,C) take over from the tokens `asked` of their windows."""
-        q = _split(self.query(self._windows(asking)))
-        k, v = (_split(part) for part in self.key_value(self._windows(asked)).chunk(2, dim=-1))
+        """What the tokens `asking` (B,H/8,W/8,8,8,C) take over from the tokens `asked` of their windows."""
+        if self.shift:
+            asked = roll(asked, self.shift) if asked is not asking else None
+            asking = roll(asking, self.shift)
+            asked = asking if asked is None else asked
+        q = _split(self.query(asking))
+        k, v = (_split(part) for part in self.key_value(asked).chunk(2, dim=-1))
         likeness = (q * (WIDTH // ATTENTION_HEADS) ** -0.5) @ k.transpose(-2, -1)
         likeness = likeness + self.position_bias[self.relative_position].permute(2, 0, 1)
         if self.shift:
             likeness = likeness + shift_mask(asking, self.shift)
-        found = (likeness.softmax(dim=-1) @ v).transpose(-3, -2).flatten(-2)
-        found = unite(self.project(found), asking.shape)
-        return roll(found, -self.shift) if self.shift else found
-
-    def _windows(self, tokens: Tensor) -> Tensor:
-        return partition(roll(tokens, self.shift) if self.shift else tokens)
+        found = self.project((likeness.softmax(dim=-1) @ v).transpose(-3, -2).flatten(-2))
+        found = found.unflatten(3, (WINDOW, WINDOW))
+        return roll(found, WINDOW - self.shift, back=True) if self.shift else found
 
 
 def _split(tokens: Tensor) -> Tensor:
-    """(...,64,C) -> (...,heads,64,C/heads)."""
-    return tokens.unflatten(-1, (ATTENTION_HEADS, WIDTH // ATTENTION_HEADS)).transpose(-3, -2)
+    """(B,H/8,W/8,8,8,C) -> (B,H/8,W/8,heads,64,C/heads)."""
+    return tokens.flatten(3, 4).unflatten(-1, (ATTENTION_HEADS, WIDTH // ATTENTION_HEADS)).transpose(-3, -2)
 
 
-def partition(tokens: Tensor) -> Tensor:
-    """Cut tokens (B,H,W,C) into windows: (B*H/8,W/8,64,C)."""
-    rows = tokens.unflatten(1, (-1, WINDOW)).flatten(0, 1)  # (B*H/8,8,W,C)
-    return rows.unflatten(2, (-1, WINDOW)).transpose(1, 2).flatten(2, 3)
+def to_windows(image: Tensor) -> Tensor:
+    """(B,C,H,W) -> (B,H/8,W/8,8,8,C)."""
+    return image.unflatten(3, (-1, WINDOW)).unflatten(2, (-1, WINDOW)).permute(0, 2, 4, 3, 5, 1)
 
 
-def unite(windows: Tensor, shape: torch.Size) -> Tensor:
-    """The inverse of `partition`: (B*H/8,W/8,64,C) -> tokens of `shape` (B,H,W,C)."""
-    rows = windows.unflatten(2, (WINDOW, WINDOW)).transpose(1, 2)  # (B*H/8,8,W/8,8,C)
-    return rows.reshape(-1, WINDOW, *shape[2:]).reshape(shape)
+def to_image(tokens: Tensor) -> Tensor:
+    """(B,H/8,W/8,8,8,C) -> (B,C,H,W)."""
+    return tokens.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
 
 
-def roll(tokens: Tensor, shift: int) -> Tensor:
-    """Move tokens (B,H,W,C) up and left by `shift` pixels; what leaves comes in again on the other side."""
-    tokens = torch.cat([tokens[:, shift:], tokens[:, :shift]], dim=1)
-    return torch.cat([tokens[:, :, shift:], tokens[:, :, :shift]], dim=2)
+def roll(tokens: Tensor, shift: int, back: bool = False) -> Tensor:
+    """Move all pixels up and left by `shift` < 8; what leaves comes in again on the other side.
+
+    With `back`, they move down and right by 8 - `shift` instead.
+    """
+    for windows, pixels in ((1, 3), (2, 4)):
+        near, far = tokens.split((shift, WINDOW - shift), dim=pixels)
+        if back:
+            last = far.shape[windows] - 1
+            far = torch.cat([far.narrow(windows, last, 1), far.narrow(windows, 0, last)], dim=windows)
+        else:
+            rest = near.shape[windows] - 1
+            near = torch.cat([near.narrow(windows, 1, rest), near.narrow(windows, 0, 1)], dim=windows)
+        tokens = torch.cat([far, near], dim=pixels)
+    return tokens
 
 
 def shift_mask(tokens: Tensor, shift: int) -> Tensor:
-    """What is added to the attention of rolled tokens (B,H,W,C): shape (B*H/8,W/8,1,64,64), 0 or `_APART`.
+    """What is added to the attention of rolled tokens: shape (H/8,W/8,1,64,64), 0 or `_APART`.
 
     Rolling brings the first rows and columns behind the last ones; pixels that are no neighbours must not meet.
     Made by slicing and padding, so that it exports for any size by operators that a bundle may hold.
     """
-    zeros = tokens[:1, :, :, :1] * 0
-    rows = F.pad(zeros[:, shift:], (0, 0, 0, 0, 0, shift), value=2.0)
-    columns = F.pad(zeros[:, :, shift:], (0, 0, 0, shift), value=1.0)
-    region = partition(rows + columns)  # (H/8,W/8,64,1)
-    apart = (region - region.transpose(2, 3)).abs().clamp(max=1).unsqueeze(2) * _APART
-    return apart if len(tokens) == 1 else apart.repeat(len(tokens), 1, 1, 1, 1)
-
-
-def to_image(tokens: Tensor) -> Tensor:
-    """(B,H,W,C) -> (B,C,H,W)."""
-    return tokens.permute(0, 3, 1, 2)
+    zeros = tokens[0, :, :, :1, :1, 0] * 0  # (H/8,W/8,1,1)
+    last_row = F.pad(zeros[1:], (0, 0, 0, 0, 0, 0, 0, 1), value=2.0)
+    last_column = F.pad(zeros[:, 1:], (0, 0, 0, 0, 0, 1), value=1.0)
+    came_in = (torch.arange(WINDOW, device=tokens.device) >= WINDOW - shift).to(tokens.dtype)
+    region = (last_row * came_in.view(-1, 1) + last_column * came_in).flatten(2)  # (H/8,W/8,64)
+    apart = (region.unsqueeze(-1) - region.unsqueeze(-2)).abs().clamp(max=1)
+    return apart.unsqueeze(2) * _APART
 
 
 def _relative_positions() -> Tensor:
