@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from vifa_training.efficiency.report import markdown
+
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
 
 QUALITY_NOTE = """\
@@ -42,6 +44,7 @@ def render() -> str:
         "",
         *_table(speed["rows"]),
         "",
+        *_efficiency(),
         "## Images that arrive",
         "",
         _source(transport),
@@ -75,6 +78,13 @@ def _quality_tables(rows: list[dict[str, Any]]) -> list[str]:
         )
         lines.append("")
     return lines
+
+
+def _efficiency() -> list[str]:
+    """What one backbone for several tasks saves, beside the paper's Tables 5 and 6."""
+    result = _read("efficiency")
+    picture = "![Speed-up over the number of tasks, and what a head is of a network](efficiency.png)"
+    return ["## One backbone, several heads", "", _source(result), "", markdown(result, level=3), picture, ""]
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:

@@ -133,9 +133,19 @@ def _speed_up(rows: Sequence[Row], meta: Mapping[str, Any]) -> Sheet:
         "Runtime colour, by the exported graphs. The limit counts convolutions and linear layers only: the rest, which "
         "is most of it in the backbone, can lift a ratio over it, and the cost of starting small heads keeps one under "
         "it. "
-        f"Published: on a Jetson Nano. {meta['note']}"
+        f"Published: on a Jetson Nano. {meta['note']} {_not_measured(rows)}"
     )
     return Sheet("Speed-up by sharing the backbone", text.strip(), [*columns, "limit", "published"], cells)
+
+
+def _not_measured(rows: Sequence[Row]) -> str:
+    missing = [
+        f"{row['network']} in {name}"
+        for row in {row["network"]: row for row in rows}.values()
+        for engine, name in ENGINE_NAMES.items()
+        if f"{engine}_ratio" not in row
+    ]
+    return f"Not measured, as the export failed: {', '.join(missing)}." if missing else ""
 
 
 def _heads(rows: Sequence[Row]) -> Sheet:
