@@ -142,6 +142,7 @@ def _simplify_reshapes(graph: onnx.GraphProto) -> None:
                 side if isinstance(side, int) else 0 if kept else -1 for side, kept in zip(after, same, strict=True)
             ]
             if shape.count(-1) <= 1:
+                del node.attribute[:]  # `allowzero`, by which 0 would be a side without pixels
                 node.input[1] = f"{node.output[0]}_shape"
                 graph.initializer.append(numpy_helper.from_array(np.array(shape, np.int64), node.input[1]))
     _drop_unused(graph)

@@ -18,7 +18,7 @@ from vifa_training.checkpoint_file import WeightsError
 from vifa_training.commands.import_weights import import_weights
 from vifa_training.import_weights import import_network
 from vifa_training.networks import FusionNetwork, build_network
-from vifa_training.trainer import load_weights
+from vifa_training.checkpoint import load_weights
 
 Tensors = dict[str, Tensor]
 

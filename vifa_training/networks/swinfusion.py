@@ -178,13 +178,15 @@ def _split(tokens: Tensor) -> Tensor:
 
 
 def to_windows(image: Tensor) -> Tensor:
-    """(B,C,H,W) -> (B,H/8,W/8,8,8,C)."""
-    return image.unflatten(3, (-1, WINDOW)).unflatten(2, (-1, WINDOW)).permute(0, 2, 4, 3, 5, 1)
+    """(B,C,H,W) -> (B,H/8,W/8,8,8,C); one side is cut at a time, as the last, which exports by constant shapes."""
+    columns = image.unflatten(3, (-1, WINDOW)).permute(0, 3, 4, 1, 2)  # (B,W/8,8,C,H)
+    return columns.unflatten(4, (-1, WINDOW)).permute(0, 4, 1, 5, 2, 3)
 
 
 def to_image(tokens: Tensor) -> Tensor:
     """(B,H/8,W/8,8,8,C) -> (B,C,H,W)."""
-    return tokens.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+    columns = tokens.permute(0, 2, 4, 5, 1, 3).flatten(4, 5)  # (B,W/8,8,C,H)
+    return columns.permute(0, 3, 4, 1, 2).flatten(3, 4)
 
 
 def roll(tokens: Tensor, shift: int, back: bool = False) -> Tensor:
@@ -192,16 +194,17 @@ def roll(tokens: Tensor, shift: int, back: bool = False) -> Tensor:
 
     With `back`, they move down and right by 8 - `shift` instead.
     """
-    for windows, pixels in ((1, 3), (2, 4)):
-        near, far = tokens.split((shift, WINDOW - shift), dim=pixels)
-        if back:
-            last = far.shape[windows] - 1
-            far = torch.cat([far.narrow(windows, last, 1), far.narrow(windows, 0, last)], dim=windows)
-        else:
-            rest = near.shape[windows] - 1
-            near = torch.cat([near.narrow(windows, 1, rest), near.narrow(windows, 0, 1)], dim=windows)
-        tokens = torch.cat([far, near], dim=pixels)
-    return tokens
+    upper, lower = tokens.split((shift, WINDOW - shift), dim=3)
+    if back:
+        lower = torch.cat([lower[:, -1:], lower[:, :-1]], dim=1)
+    else:
+        upper = torch.cat([upper[:, 1:], upper[:, :1]], dim=1)
+    left, right = torch.cat([lower, upper], dim=3).split((shift, WINDOW - shift), dim=4)
+    if back:
+        right = torch.cat([right[:, :, -1:], right[:, :, :-1]], dim=2)
+    else:
+        left = torch.cat([left[:, :, 1:], left[:, :, :1]], dim=2)
+    return torch.cat([right, left], dim=4)
 
 
 def shift_mask(tokens: Tensor, shift: int) -> Tensor:
