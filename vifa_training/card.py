@@ -22,7 +22,10 @@ def model_card(recipe: Recipe, network: nn.Module, manifest: Mapping[str, Any]) 
         "",
         "| task | what its fused image is for | loss weights |",
         "| --- | --- | --- |",
-        *(f"| {task.name} | {task.description} | {_weights(recipe, weights)} |" for task, weights in recipe.tasks.items()),
+        *(
+            f"| {task.name} | {task.description} | {_weights(recipe, weights)} |"
+            for task, weights in recipe.tasks.items()
+        ),
         "",
         "## Training",
         "",

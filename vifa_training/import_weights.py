@@ -18,11 +18,11 @@ from torch import Tensor
 
 from vifa_runtime.bundle import Bundle, Task
 from vifa_runtime.provenance import commit, today
+from vifa_training.checkpoint import save_atomically
 from vifa_training.checkpoint_file import Checkpoint, WeightsError, read_checkpoint
 from vifa_training.export import export_bundle
 from vifa_training.networks import FusionNetwork, build_network, count_parameters
 from vifa_training.published_layouts import LAYOUTS, Layout, Places
-from vifa_training.checkpoint import save_atomically
 
 DEFAULT_TASK = "fused"
 _TASK = re.compile(r"[a-z][a-z0-9_]*")  # as bundles name theirs

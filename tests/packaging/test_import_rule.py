@@ -33,7 +33,7 @@ ROS = {
 ALLOWED = {
     "vifa_runtime": LIBRARIES,
     "vifa_ros": LIBRARIES | ROS | {"vifa_runtime"},
-    "vifa_training": LIBRARIES | {"onnxscript", "safetensors", "torch", "vifa_runtime"},
+    "vifa_training": LIBRARIES | {"lightning_fabric", "onnxscript", "safetensors", "torch", "vifa_runtime"},
 }
 ONLY_IN_FILE = {
     "tensorrt": "vifa_runtime/backends/tensorrt.py",

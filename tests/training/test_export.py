@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from vifa_runtime.backends import Options, prepare
 from vifa_runtime.bundle import Bundle, Task
@@ -22,13 +24,18 @@ MANIFEST = {
 TASKS = [Task("first", "fusion", "one"), Task("second", "fusion", "two")]
 
 
-@pytest.fixture(scope="module")
-def network() -> FusionNetwork:
+@pytest.fixture(scope="module", params=["nano", "tardal", "didfuse", "piafusion", "swinfusion"])
+def network(request: pytest.FixtureRequest) -> FusionNetwork:
     torch.manual_seed(0)
-    network = build_network("nano", [task.name for task in TASKS])
+    network = build_network(request.param, [task.name for task in TASKS])
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.uniform_(module.running_mean, -0.1, 0.1)
     for head in network.heads.values():
-        torch.nn.init.normal_(head.change.weight, std=0.05)
-    return network
+        for parameter in head.parameters():
+            nn.init.normal_(parameter, std=0.05)
+    return network.eval()
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +48,12 @@ def random_pair(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.integers(0, 256, (height, width, 3), np.uint8), rng.integers(0, 256, (height, width), np.uint8)
 
 
-@pytest.mark.parametrize("height,width", [(64, 96), (37, 51), (121, 82)])
+@pytest.mark.parametrize("height,width", [(64, 96), (70, 75), (121, 82)])
 def test_onnx_runtime_equals_torch_within_a_gray_level(
     network: FusionNetwork, bundle: Bundle, height: int, width: int
 ) -> None:
     visible, thermal = random_pair(height, width)
-    padding = [(0, -side % 4) for side in (height, width)]
+    padding = [(0, -side % network.size_multiple) for side in (height, width)]
     rgb = torch.from_numpy(np.pad(visible, [*padding, (0, 0)], "edge")).permute(2, 0, 1)[None] / 255
     warm = torch.from_numpy(np.pad(thermal, padding, "edge"))[None, None] / 255
     pipeline = FusionPipeline(bundle, prepare("onnxruntime", bundle, Options(threads=1)))
@@ -77,8 +84,10 @@ def test_a_head_that_changes_nothing_gives_the_visible_bytes(tmp_path: Path) -> 
 
 
 def test_adding_a_task_changes_no_byte_of_older_graphs(network: FusionNetwork, bundle: Bundle) -> None:
-    grown = build_network("nano", ["first", "second", "third"])
-    grown.load_state_dict({**grown.state_dict(), **network.state_dict()})
+    if network.name == "swinfusion":
+        pytest.skip("tracing it takes minutes, and nothing here depends on the network")
+    grown = copy.deepcopy(network)
+    grown.add_head("third")
     assert backbone_graph(grown) == bundle.graphs["backbone.onnx"]
     assert head_graph(grown, "first") == bundle.graphs["heads/first.onnx"]
 

@@ -14,11 +14,11 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from vifa_runtime.bundle import load_bundle
+from vifa_training.checkpoint import load_weights
 from vifa_training.checkpoint_file import WeightsError
 from vifa_training.commands.import_weights import import_weights
 from vifa_training.import_weights import import_network
 from vifa_training.networks import FusionNetwork, build_network
-from vifa_training.checkpoint import load_weights
 
 Tensors = dict[str, Tensor]
 

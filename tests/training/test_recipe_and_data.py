@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from vifa_training.networks import build_network
 from vifa_training.recipe import RecipeError, load_recipe
 
 SHIPPED = Path(__file__).resolve().parents[2] / "vifa_training" / "recipes" / "nano-fusion.yaml"
@@ -16,10 +17,25 @@ def test_the_shipped_recipe() -> None:
     recipe = load_recipe("nano-fusion")
     assert recipe == load_recipe(str(SHIPPED))
     assert [task.name for task in recipe.tasks] == ["saliency", "texture"]
-    saliency, texture = recipe.tasks.values()
+    saliency, texture = recipe.build_objective().tasks.values()
     assert saliency.hot > 0 == texture.hot
     assert texture.thermal_gain < 1 == saliency.thermal_gain
     assert not set(recipe.training) & set(recipe.validation)
+
+
+def test_tardal_is_trained_by_the_loss_and_on_the_data_of_nano() -> None:
+    nano, tardal = load_recipe("nano-fusion"), load_recipe("tardal-fusion")
+    assert (tardal.tasks, tardal.objective) == (nano.tasks, nano.objective)
+    assert (tardal.training, tardal.validation) == (nano.training, nano.validation)
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.parent.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_recipe_can_be_followed(path: Path) -> None:
+    recipe = load_recipe(str(path))
+    network = build_network(recipe.network, [task.name for task in recipe.tasks])
+    assert recipe.name == path.stem
+    assert set(recipe.build_objective().tasks) <= set(network.heads)
+    assert recipe.schedule.rate(0) == recipe.schedule.learning_rate
 
 
 @pytest.mark.parametrize(
@@ -28,7 +44,8 @@ def test_the_shipped_recipe() -> None:
         ({"network": "giant"}, "'giant' is unknown"),
         ({"schedule": {"steps": 1, "speed": 2}}, "'speed'"),
         ({"tasks": {"a": {"loss": {"beauty": 1}}}}, "'beauty'"),
-        ({"tasks": {"a": {}}}, "lacks the key 'loss'"),
+        ({"objective": {"name": "beauty"}}, "'beauty'"),
+        ({"schedule": {"steps": 0}}, "schedule.steps"),
         ({"licences": None}, None),
     ],
 )

@@ -251,7 +251,9 @@ class Duel(Objective):
 def test_the_opponent_takes_its_turn_and_only_its_own_loss_moves_it(data: Path, tmp_path: Path) -> None:
     objective, scales = Duel(), []
     schedule = Schedule(steps=6, batch=2, crop=32, validate_every=1, learning_rate=0.1, decay="constant")
-    run_training(data, tmp_path, schedule, objective=objective, observe=lambda row: scales.append(float(objective.scale)))
+    run_training(
+        data, tmp_path, schedule, objective=objective, observe=lambda row: scales.append(float(objective.scale))
+    )
     assert scales[:3] == [1.0, 1.0, 1.0], "it rests for the first half"
     np.testing.assert_allclose(scales[3:], [1.1, 1.2, 1.3], atol=2e-3)  # Adam's first steps are of the rate's length
     resumed = Duel()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -20,7 +20,7 @@ class Backbone(nn.Module):
         handed_on: names of the tensors that the heads read; what `forward` returns.
     """
 
-    distilled_layers: Mapping[str, int]
+    distilled_layers: ClassVar[Mapping[str, int]]
     handed_on: tuple[str, ...]
 
     def layers(self, visible_y: Tensor, thermal: Tensor) -> Features:

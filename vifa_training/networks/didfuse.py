@@ -5,7 +5,8 @@ Source: Zhao et al., "DIDFuse: deep image decomposition for infrared and visible
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ class DIDFuse(FusionNetwork):
 class DIDFuseBackbone(Backbone):
     """visible_y, thermal (B,1,H,W) -> `decoder1`, `second`, `first`, each (B,64,H,W)."""
 
-    distilled_layers = dict.fromkeys((*ENCODED, "decoder1"), WIDTH)
+    distilled_layers: ClassVar[Mapping[str, int]] = dict.fromkeys((*ENCODED, "decoder1"), WIDTH)
     handed_on = ("decoder1", "second", "first")
 
     def __init__(self) -> None:

@@ -7,7 +7,8 @@ one. Every channel count is a multiple of 16: ONNX Runtime's kernels work in blo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ class Nano(FusionNetwork):
 class NanoBackbone(Backbone):
     """visible_y, thermal (B,1,H,W) -> `features` (B,16,H/2,W/2) and `luma` (B,4,H/2,W/2), the visible luma's pixels."""
 
-    distilled_layers = {
+    distilled_layers: ClassVar[Mapping[str, int]] = {
         **dict.fromkeys(("stem", "detail"), DETAIL_CHANNELS),
         **dict.fromkeys(("down", "context1", "context2", "context3", "context4"), CONTEXT_CHANNELS),
         **dict.fromkeys(("joined", "merge1", "features"), DETAIL_CHANNELS),

@@ -6,7 +6,9 @@ Information Fusion 2022; sizes as in its PyTorch port, which is what the VIFA pa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +36,7 @@ class PIAFusion(FusionNetwork):
 class PIAFusionBackbone(Backbone):
     """visible_y, thermal (B,1,H,W) -> `decoder3` (B,64,H,W)."""
 
-    distilled_layers = {
+    distilled_layers: ClassVar[Mapping[str, int]] = {
         **{f"{modality}{i + 1}": width for i, width in enumerate(ENCODER) for modality in ("visible", "thermal")},
         **{f"decoder{i + 1}": width for i, width in enumerate(DECODER)},
     }
@@ -45,7 +47,7 @@ class PIAFusionBackbone(Backbone):
         self.visible = _encoder()
         self.thermal = _encoder()
         widths = (2 * ENCODER[-1], *DECODER)
-        self.decoder = nn.ModuleList(_conv(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.decoder = nn.ModuleList(_conv(a, b) for a, b in pairwise(widths))
 
     def layers(self, visible_y: Tensor, thermal: Tensor) -> Features:
         named: Features = {}
@@ -81,7 +83,7 @@ def exchange(visible: Tensor, thermal: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _encoder() -> nn.ModuleList:
-    rest = (_conv(a, b) for a, b in zip(ENCODER, ENCODER[1:], strict=False))
+    rest = (_conv(a, b) for a, b in pairwise(ENCODER))
     return nn.ModuleList([nn.Conv2d(1, ENCODER[0], 1), *rest])
 
 

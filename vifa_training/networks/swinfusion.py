@@ -10,7 +10,8 @@ IEEE/CAA Journal of Automatica Sinica 2022.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +40,7 @@ class SwinFusion(FusionNetwork):
 class SwinFusionBackbone(Backbone):
     """visible_y, thermal (B,1,H,W) -> `narrowed` (B,30,H,W)."""
 
-    distilled_layers = {
+    distilled_layers: ClassVar[Mapping[str, int]] = {
         **{
             f"{stage}_{modality}": WIDTH
             for stage in ("shallow", "extracted", *(f"fusion{i + 1}" for i in range(FUSIONS)))

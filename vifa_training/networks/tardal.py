@@ -6,7 +6,8 @@ infrared and visible for object detection", CVPR 2022.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ class TarDAL(FusionNetwork):
 class TarDALBackbone(Backbone):
     """visible_y, thermal (B,1,H,W) -> `funnel2` (B,64,H,W)."""
 
-    distilled_layers = {
+    distilled_layers: ClassVar[Mapping[str, int]] = {
         "first": WIDTH,
         **{f"dense{i + 1}": WIDTH for i in range(DENSE_LAYERS)},
         "funnel1": 4 * WIDTH,
