@@ -192,7 +192,7 @@ def test_a_full_disk_ends_the_training_and_keeps_what_was_there(
     kept = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
     def save_on_full_disk(tensors: dict, path: Path, metadata: dict) -> None:
-        with open("/dev/full", "wb", buffering=0) as file:
+        with Path("/dev/full").open("wb", buffering=0) as file:
             file.write(b"0" * 100)
 
     monkeypatch.setattr(checkpoint, "save_file", save_on_full_disk)
