@@ -45,6 +45,7 @@ def render() -> str:
         *_table(speed["rows"]),
         "",
         *_efficiency(),
+        *_published_weights(),
         "## Images that arrive",
         "",
         _source(transport),
@@ -55,6 +56,34 @@ def render() -> str:
         "",
     ]
     return "\n".join(parts)
+
+
+def _published_weights() -> list[str]:
+    """Published weights in our networks, against the fused images that their authors published."""
+    result = _read("published_weights")
+    rows = []
+    for network, folder in dict.fromkeys((row["network"], row["pair"].partition("/")[0]) for row in result["rows"]):
+        own = [row for row in result["rows"] if (row["network"], row["pair"].partition("/")[0]) == (network, folder)]
+        means = [row["mean_abs_gray_levels"] for row in own]
+        rows.append(
+            {
+                "network": network,
+                "data": folder,
+                "pairs": len(own),
+                "mean difference": f"{sum(means) / len(means):.1e}",
+                "worst pair's mean": f"{max(means):.1e}",
+                "largest of a pixel": max(row["max_abs_gray_levels"] for row in own),
+            }
+        )
+    return [
+        "## Published weights",
+        "",
+        _source(result),
+        f"{result['meta']['compared'].capitalize()}, in gray levels.",
+        "",
+        *_table(rows),
+        "",
+    ]
 
 
 def _bundles(bundles: dict[str, dict[str, Any]]) -> str:
