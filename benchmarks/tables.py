@@ -44,6 +44,7 @@ def render() -> str:
         "",
         *_table(speed["rows"]),
         "",
+        *_network_speed(),
         *_efficiency(),
         *_published_weights(),
         "## Images that arrive",
@@ -56,6 +57,21 @@ def render() -> str:
         "",
     ]
     return "\n".join(parts)
+
+
+def _network_speed() -> list[str]:
+    """Bundles that took turns in one run."""
+    result = _read("network_speed")
+    return [
+        "## nano against TarDAL",
+        "",
+        _source(result),
+        "Both on the same pairs, in turns, ONNX Runtime on the CPU. `times_the_first` is the median over the rounds of a",
+        "bundle's time relative to the first one's; `least` and `most` are its extremes.",
+        "",
+        *_table(result["rows"]),
+        "",
+    ]
 
 
 def _published_weights() -> list[str]:

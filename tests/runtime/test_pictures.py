@@ -5,7 +5,7 @@ import pytest
 
 from vifa_runtime.pairs import write_image
 from vifa_runtime.render import GAP, LABEL_HEIGHT, contact_sheet
-from vifa_runtime.street import AMBIENT, Street
+from vifa_runtime.street import AMBIENT, CLASSES, MASK_CLASSES, Street
 
 WIDTH = 40
 
@@ -106,18 +106,23 @@ def test_everything_moves(street):
 @pytest.mark.parametrize("index", [10, 13, 17])
 @pytest.mark.parametrize("seed", [0, 3])
 def test_people_are_warm_and_by_night_dark(seed, index):
-    street = Street(seed, size=SIZE, day_frames=10)
-    visible, thermal = street[index]
-    chests = [(x, y) for person in street._people for x, y in [chest(street, person, index)] if 3 <= x < SIZE[1] - 3]
+    frame = Street(seed, size=SIZE, day_frames=10).labelled(index)
+    chests = [
+        (x, y)
+        for box in frame.boxes[frame.labels == CLASSES.index("person")]
+        for x, y in [chest(box)]
+        if 3 <= x < SIZE[1] - 3 and frame.mask[y, x] == MASK_CLASSES.index("person")
+    ]
     assert chests
     for x, y in chests:
-        assert thermal[y, x] > AMBIENT + 400
-        assert visible[y - 2 : y + 3, x - 2 : x + 3].mean() < 60
+        assert frame.thermal[y, x] > AMBIENT + 400
+        assert frame.visible[y - 2 : y + 3, x - 2 : x + 3].mean() < 60
 
 
-def chest(street, person, index):
-    """Column and row of somebody's chest: only the street knows where people are."""
-    return street._place(person, index, 0.3 * person.height), int(person.ground - 0.6 * person.height)
+def chest(box):
+    """Column and row of the chest of somebody who fills a box."""
+    left, top, right, bottom = box
+    return int((left + right) / 2), int(bottom - 0.6 * (bottom - top))
 
 
 def test_lane_marks_are_seen_and_not_felt(street):
