@@ -66,7 +66,7 @@ def _network_speed() -> list[str]:
         "## nano against TarDAL",
         "",
         _source(result),
-        "Both on the same pairs, in turns of a few calls, ONNX Runtime on the CPU. `times_the_first` is a bundle's time",
+        "On the same pairs, in turns of a few calls, ONNX Runtime on the CPU. `times_the_first` is a bundle's time",
         "relative to the first one's, the median over the rounds; `least` and `most` are its extremes.",
         "",
         *_table(result["rows"]),
