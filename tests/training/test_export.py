@@ -16,6 +16,8 @@ from vifa_runtime.pipeline import FusionPipeline
 from vifa_training.export import backbone_graph, export_bundle, head_graph, luma, recolour
 from vifa_training.networks import FusionNetwork, build_network
 
+pytestmark = pytest.mark.timeout(600)  # tracing SwinFusion takes a core a hundred seconds
+
 MANIFEST = {
     "name": "tiny",
     "licences": {"code": "Apache-2.0", "weights": "Apache-2.0", "data": "none"},
