@@ -18,13 +18,14 @@ class TrainingError(RuntimeError):
 
 
 def save_atomically(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """Write a safetensors file beside `path`, then rename it into place.
+    """Write a safetensors file beside `path`, then rename it into place; its folder is made where it is missing.
 
     Raises:
         TrainingError: it cannot be written; what was there is still there.
     """
     beside = path.with_suffix(".part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, beside, metadata)
         beside.replace(path)
     except (OSError, SafetensorError) as error:
@@ -59,7 +60,9 @@ class State:
             recipe: text by which a later `load` knows that the file belongs to the same training.
             progressed: where the training stands; numbers and texts.
         """
-        tensors = {f"{n}.{key}": tensor for n, module in self._modules.items() for key, tensor in _state(module)}
+        tensors = {
+            f"{n}.{key}": tensor for n, module in self._modules.items() for key, tensor in module.state_dict().items()
+        }
         for name, optimiser in self._optimisers.items():
             for index, values in optimiser.state_dict()["state"].items():
                 tensors |= {f"{name}.{index}.{key}": torch.as_tensor(value) for key, value in values.items()}
@@ -90,10 +93,6 @@ class State:
                 state["state"].setdefault(int(index), {})[value] = tensor
             optimiser.load_state_dict(state)
         return json.loads(metadata["progressed"])
-
-
-def _state(module: nn.Module) -> list[tuple[str, Tensor]]:
-    return list(module.state_dict().items())
 
 
 def _with_prefix(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:

@@ -8,7 +8,6 @@ from vifa_runtime.backends import BackendError
 from vifa_runtime.bundle import BundleError
 from vifa_runtime.pairs import PairError
 from vifa_training.checkpoint import TrainingError
-from vifa_training.checkpoint_file import WeightsError
 from vifa_training.commands.efficiency import EfficiencyError, efficiency
 from vifa_training.commands.evaluate import evaluate
 from vifa_training.commands.export import export
@@ -17,6 +16,7 @@ from vifa_training.commands.import_weights import import_weights
 from vifa_training.commands.prepare import prepare
 from vifa_training.efficiency.plot import PlotError
 from vifa_training.evaluation import EvaluationError
+from vifa_training.published_checkpoint import WeightsError
 from vifa_training.recipe import RecipeError
 
 app = typer.Typer(

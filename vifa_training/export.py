@@ -1,8 +1,8 @@
-"""From a trained network to a bundle, and the one place that owns colour.
+"""From a trained network to a bundle.
 
 A network works on luma. Around it the exported graphs take and give camera images: luma is computed from RGB bytes on
 the way in, and on the way out the fused luma replaces the visible one, exactly `clip(rgb + (y_fused - y), 0, 1)`.
-`recolour` is the same in torch, for training on colour images.
+`vifa_training.colour.recolour` is the same in torch.
 """
 
 from __future__ import annotations
@@ -25,16 +25,6 @@ from vifa_training.networks import FusionNetwork
 OPSET = 18
 IR_VERSION = 9  # read by ONNX Runtime 1.15 (JetPack 5) and later
 _SIDE = 64  # of the images that the network is traced with
-
-
-def luma(rgb: Tensor) -> Tensor:
-    """Luma (B,1,H,W) of RGB images (B,3,H,W), both 0..1."""
-    return (rgb * rgb.new_tensor(LUMA_WEIGHTS).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
-
-
-def recolour(rgb: Tensor, fused_y: Tensor) -> Tensor:
-    """Replace the luma of RGB images (B,3,H,W) by a fused luma (B,1,H,W); all 0..1."""
-    return (rgb + (fused_y.clamp(0, 1) - luma(rgb))).clamp(0, 1)
 
 
 def export_bundle(

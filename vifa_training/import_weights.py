@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from vifa_runtime.bundle import Bundle, Task
 from vifa_runtime.provenance import commit, today
 from vifa_training.checkpoint import save_atomically
-from vifa_training.checkpoint_file import Checkpoint, WeightsError, read_checkpoint
 from vifa_training.export import export_bundle
 from vifa_training.networks import FusionNetwork, build_network, count_parameters
+from vifa_training.published_checkpoint import Checkpoint, WeightsError, read_checkpoint
 from vifa_training.published_layouts import LAYOUTS, Layout, Places
 
 DEFAULT_TASK = "fused"
@@ -90,16 +89,13 @@ def save_imported(imported: Imported, path: Path) -> None:
     """Write the weights in our format, as training does.
 
     Raises:
-        WeightsError: another suffix than .safetensors, or a file that cannot be written.
+        WeightsError: another suffix than .safetensors.
+        TrainingError: it cannot be written; what was there is still there.
     """
     if path.suffix != ".safetensors":
         raise WeightsError(f"{path} does not end in .safetensors; name the output so")
     metadata = {"network": imported.network.name, "origin": imported.origin, "date": today()}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_atomically(imported.network.state_dict(), path, metadata)
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
+    save_atomically(imported.network.state_dict(), path, metadata)
 
 
 def bundle_imported(imported: Imported, folder: Path, licence: str) -> Bundle:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,8 +136,7 @@ def _write_sample(sample: Sample, folder: Path) -> None:
 
 
 def _repeated(names: Iterable[str]) -> list[str]:
-    seen: set[str] = set()
-    repeated = sorted({name for name in names if name in seen or seen.add(name)})  # type: ignore[func-returns-value]
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
     return [f"two samples are called {name}; prepare their folders apart" for name in repeated]
 
 

@@ -28,6 +28,8 @@ class Schedule:
         patience: looks without gain after which the training ends; 0 for never.
         ema: share of the past that the averaged weights keep a step (0..1); these are validated and kept. 0 for none.
         precision: `float32`, or `bfloat16` for what may be computed so (mixed precision; weights stay float32).
+        freeze_norms: share of the steps after which batch norms use their running statistics, as in evaluation, and
+            learn scale and offset alone; 1 for never. Crops of few images have other statistics than whole images.
         clip: largest gradient norm.
         seed: of weights and crops.
 
@@ -47,6 +49,7 @@ class Schedule:
     patience: int = 0
     ema: float = 0.0
     precision: str = "float32"
+    freeze_norms: float = 1.0
     clip: float = 1.0
     seed: int = 0
 
@@ -63,6 +66,8 @@ class Schedule:
                 raise ValueError(f"schedule.{name} must be above 0, got {getattr(self, name)!r}")
         if not 0 <= self.ema < 1:
             raise ValueError(f"schedule.ema must be in 0..1 and below 1, got {self.ema!r}")
+        if not 0 < self.freeze_norms <= 1:
+            raise ValueError(f"schedule.freeze_norms must be above 0 and at most 1, got {self.freeze_norms!r}")
         for name, known in (("decay", DECAYS), ("precision", PRECISIONS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"schedule.{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")

@@ -21,7 +21,7 @@ import torch
 from lightning_fabric import Fabric
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vifa_training.checkpoint import State, TrainingError, save_atomically
@@ -101,36 +101,39 @@ def train(
 def validation_loss(
     network: FusionNetwork, objective: Objective, pairs: DataSet, progress: float = 1.0, limit: int = 0
 ) -> float:
-    """Mean loss over whole pairs, `limit` of them evenly spread (0 for all)."""
+    """Mean loss over whole pairs, `limit` of them evenly spread (0 for all); leaves the network in evaluation mode."""
     network.eval()
     device = next(network.parameters()).device
     count = min(limit or len(pairs), len(pairs))
     indices = np.linspace(0, len(pairs) - 1, count).astype(int)
     batches = (whole_batch(pairs[int(index)], network.size_multiple).to(device) for index in indices)
-    total = sum(float(objective(network, batch, progress)) for batch in batches)
-    network.train()
-    return total / count
+    return sum(float(objective(network, batch, progress)) for batch in batches) / count
 
 
+def freeze_norms(network: nn.Module) -> None:
+    """Let batch norms use their running statistics, and leave these as they are, until the next `network.train()`."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+
+
+@dataclass
 class _Session:
     """One call of `train`: what it works with, and the turns it takes."""
 
-    def __init__(
-        self,
-        network: FusionNetwork,
-        objective: Objective,
-        training: DataSet,
-        validation: DataSet,
-        schedule: Schedule,
-        run: Path,
-        recipe: str,
-        fabric: Fabric,
-    ) -> None:
-        self.schedule, self.fabric, self.run = schedule, fabric, run
-        self.training, self.validation = training, validation
-        self.network = network.to(fabric.device, memory_format=torch.channels_last)  # faster, on a CPU 1.7 times
-        self.objective = objective.to(fabric.device)
-        self.recipe = json.dumps([asdict(schedule), recipe], sort_keys=True)
+    network: FusionNetwork
+    objective: Objective
+    training: DataSet
+    validation: DataSet
+    schedule: Schedule
+    run: Path
+    recipe: str
+    fabric: Fabric
+
+    def __post_init__(self) -> None:
+        network = self.network.to(self.fabric.device, memory_format=torch.channels_last)  # is faster
+        objective, schedule, fabric = self.objective.to(self.fabric.device), self.schedule, self.fabric
+        self.identity = json.dumps([asdict(schedule), self.recipe], sort_keys=True)
         self.optimiser = torch.optim.Adam(network.parameters(), lr=schedule.learning_rate)
         opponent = [parameter for parameter in objective.parameters() if parameter.requires_grad]
         self.opponent = torch.optim.Adam(opponent, lr=schedule.learning_rate) if opponent else None
@@ -141,15 +144,14 @@ class _Session:
         modules = {"network": network, "objective": objective} | ({"average": self.average} if self.average else {})
         optimisers = {"optimiser": self.optimiser} | ({"opponent": self.opponent} if self.opponent else {})
         self.state = State(modules, optimisers)
-        run.mkdir(parents=True, exist_ok=True)
-        self.progressed = Progressed(**self.state.load(run / "last.safetensors", self.recipe))
-        _trim_log(run / "log.jsonl", self.progressed.step)
+        self.run.mkdir(parents=True, exist_ok=True)
+        self.progressed = Progressed(**self.state.load(self.run / "last.safetensors", self.identity))
+        _trim_log(self.run / "log.jsonl", self.progressed.step)
 
     def work(self, deadline: float, observe: Callable[[dict[str, float]], None] | None) -> Progressed:
         """Take steps until there is none left, or the deadline (of `time.monotonic`) has passed."""
         done, schedule = self.progressed, self.schedule
         self.objective.prepare(self._draw, self._say)
-        self.network.train()
         remembered = time.monotonic()
         with _progress_bar(self.fabric.is_global_zero) as bar:
             shown = bar.add_task("", total=schedule.steps, completed=done.step)
@@ -174,6 +176,9 @@ class _Session:
         """One step, the opponent's turn first; returns the loss."""
         step = self.progressed.step
         progress = step / self.schedule.steps
+        self.network.train()
+        if progress >= self.schedule.freeze_norms:
+            freeze_norms(self.network)
         batch = _share(self._draw(step), self.fabric.global_rank, self.fabric.world_size).to(self.fabric.device)
         if self.opponent is not None:
             loss = self.objective.opponent_loss(self.network, batch, progress)
@@ -235,7 +240,7 @@ class _Session:
 
     def _remember(self) -> None:
         if self.fabric.is_global_zero:
-            self.state.save(self.run / "last.safetensors", self.recipe, asdict(self.progressed))
+            self.state.save(self.run / "last.safetensors", self.identity, asdict(self.progressed))
 
     def _say(self, text: str) -> None:
         self.fabric.print(text, flush=True)

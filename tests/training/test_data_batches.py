@@ -99,7 +99,7 @@ def test_a_crop_by_hand() -> None:
     assert cut.boxes.tolist() == [[0, 0, 8, 5]]  # 40 of 100 pixels are inside
     assert cut.labels.tolist() == [1]
     assert (cut.visible == sample.visible[10:30, 12:42]).all() and (cut.thermal == sample.thermal[10:30, 12:42]).all()
-    assert (cut.mask == sample.mask[10:30, 12:42]).all()  # type: ignore[index]
+    assert (cut.mask == sample.mask[10:30, 12:42]).all()
     less = crop(sample, (10, 12), (20, 30), 0.41)
     assert less.boxes is not None and less.boxes.shape == (0, 4)
     assert less.labels is not None and less.labels.shape == (0,)
@@ -146,7 +146,7 @@ def test_resizing_by_hand() -> None:
     assert set(np.unique(half.mask)) == {0, 1}
     assert half.visible.shape == (20, 30, 3) and half.thermal[4, 6] == 200
     sample = painted((11, 5, 20, 16))
-    odd = resize(replace(sample, mask=5 * sample.mask), (41, 27))  # type: ignore[operator]
+    odd = resize(replace(sample, mask=5 * sample.mask), (41, 27))
     assert odd.mask is not None and set(np.unique(odd.mask)) == {0, 5}  # no class in between
 
 

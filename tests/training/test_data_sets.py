@@ -25,12 +25,12 @@ TWELVE = [f"{i:05}" for i in range(12)]
 
 def refusal(make: object, *arguments: object, **options: object) -> tuple[str, ...]:
     with pytest.raises(DataError) as error:
-        check(make(*arguments, **options))  # type: ignore[operator]  # a class
+        check(make(*arguments, **options))  # a class
     return error.value.problems
 
 
 def parts_of(make: object, folder: Path) -> dict[str, list[str]]:
-    return {part: list(make(folder, part).names) for part in ("train", "val", "test")}  # type: ignore[operator]
+    return {part: list(make(folder, part).names) for part in ("train", "val", "test")}
 
 
 def assert_divided(parts: dict[str, list[str]], names: list[str]) -> None:
@@ -114,7 +114,7 @@ def test_a_full_cache_keeps_what_it_has() -> None:
         return dataset[index]
 
     for index in (0, 1, 0, 1):
-        assert cache.get(index, make).name == dataset.names[index]  # type: ignore[arg-type]
+        assert cache.get(index, make).name == dataset.names[index]
     assert read == [0, 1, 1]
 
 
@@ -170,7 +170,7 @@ def test_missing_and_empty_folders_are_named(make: object, tmp_path: Path) -> No
         MsrsDetection: ("vi", "ir", "labels"),
         RoadScene: ("crop_LR_visible", "cropinfrared"),
         Vedai: ("Vehicules512", "Annotations512"),
-    }[make]  # type: ignore[index]
+    }[make]
     for name in empty:
         (tmp_path / name).mkdir(parents=True)
     assert "holds no images" in refusal(make, tmp_path)[0]
@@ -322,7 +322,7 @@ def test_synthetic_streets() -> None:
     assert len(night) == len(day) == 10
     assert max(night) < min(day)
     assert all(sample.thermal.dtype == np.uint8 and sample.thermal.max() == 255 for sample in samples)
-    assert {int(label) for sample in samples for label in sample.labels} == {0, 1}  # type: ignore[union-attr]
+    assert {int(label) for sample in samples for label in sample.labels} == {0, 1}
     again = StreetData(20, seed=1, size=(96, 128))[7]
     assert (again.visible == samples[7].visible).all() and (again.boxes == samples[7].boxes).all()
     assert (StreetData(20, seed=2, size=(96, 128))[7].visible != again.visible).any()

@@ -13,7 +13,8 @@ from torch import nn
 from vifa_runtime.backends import Options, prepare
 from vifa_runtime.bundle import Bundle, Task
 from vifa_runtime.pipeline import FusionPipeline
-from vifa_training.export import backbone_graph, export_bundle, head_graph, luma, recolour
+from vifa_training.colour import luma, recolour
+from vifa_training.export import backbone_graph, export_bundle, head_graph
 from vifa_training.networks import FusionNetwork, build_network
 
 pytestmark = pytest.mark.timeout(600)  # tracing SwinFusion takes a core a hundred seconds

@@ -14,11 +14,11 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from vifa_runtime.bundle import load_bundle
-from vifa_training.checkpoint import load_weights
-from vifa_training.checkpoint_file import WeightsError
+from vifa_training.checkpoint import TrainingError, load_weights
 from vifa_training.commands.import_weights import import_weights
 from vifa_training.import_weights import import_network
 from vifa_training.networks import FusionNetwork, build_network
+from vifa_training.published_checkpoint import WeightsError
 
 Tensors = dict[str, Tensor]
 
@@ -349,6 +349,10 @@ def test_the_command_exports_a_bundle_under_the_authors_licence(tmp_path: Path) 
 
 def test_the_output_is_safetensors_or_nothing(tmp_path: Path) -> None:
     files = write("tardal", as_published(random_network("tardal")), tmp_path)
-    for output, told in ((tmp_path / "a.pth", ".safetensors"), (files[0] / "a.safetensors", "cannot write")):
+    cases = (
+        (tmp_path / "a.pth", WeightsError, ".safetensors"),
+        (files[0] / "a.safetensors", TrainingError, "cannot write"),
+    )
+    for output, error, told in cases:
         _, failed = command("tardal", *files, "-o", output)
-        assert isinstance(failed, WeightsError) and told in str(failed)
+        assert isinstance(failed, error) and told in str(failed)

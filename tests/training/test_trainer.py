@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +26,7 @@ from vifa_training.data import Batch, DataError, DataSet, open_data, whole_batch
 from vifa_training.networks import FusionNetwork, build_network
 from vifa_training.objectives import FusionWeights, Objective, SharedObjective
 from vifa_training.schedule import Schedule
-from vifa_training.trainer import Progressed, train, validation_loss
+from vifa_training.trainer import Progressed, freeze_norms, train, validation_loss
 
 WEIGHTS = {"saliency": FusionWeights(maximum=20, gradient=5, ssim=5, information=6)}
 SHORT = Schedule(steps=6, batch=2, crop=32, validate_every=2)
@@ -184,26 +187,30 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_keeps_the_checkpoint(
     assert not (tmp_path / "other" / "best.safetensors").exists()
 
 
-def test_a_full_disk_ends_the_training_and_keeps_what_was_there(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`/dev/full` is a disk without room: a real failed write, in the middle of a training."""
-    run_training(data, tmp_path, Schedule(steps=2, batch=2, crop=32, validate_every=2))
-    kept = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-
-    def save_on_full_disk(tensors: dict, path: Path, metadata: dict) -> None:
-        with Path("/dev/full").open("wb", buffering=0) as file:
-            file.write(b"0" * 100)
-
-    monkeypatch.setattr(checkpoint, "save_file", save_on_full_disk)
-    with pytest.raises(TrainingError, match=r"cannot write .*No space left on device.*what is there is kept"):
-        checkpoint.save_atomically({"a": torch.zeros(3)}, tmp_path / "last.safetensors", {})
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == kept
+def test_a_full_disk_ends_the_training_and_keeps_what_was_there(data: Path, tmp_path: Path) -> None:
+    """The kernel refuses to write files beyond a size, from step 4 on: what a full disk does, in a real process."""
+    program = (
+        "import resource, sys; from pathlib import Path\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "import test_trainer as t\n"
+        "def fill(row):\n"
+        "    if row['step'] == 4: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, -1))\n"
+        "schedule = t.Schedule(steps=400, batch=2, crop=32, validate_every=2)\n"
+        "t.run_training(Path(sys.argv[2]), Path(sys.argv[3]), schedule, observe=fill)\n"
+    )
+    command = [sys.executable, "-c", program, str(Path(__file__).parent), str(data), str(tmp_path / "run")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert re.search(r"TrainingError: cannot write .*File too large.*what is there is kept", ended.stderr), ended.stderr
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "best.safetensors",
+        "last.safetensors",
+        "log.jsonl",
+    ]
+    load_weights(new_network(), tmp_path / "run/best.safetensors")
+    assert json.loads(load_metadata(tmp_path / "run/last.safetensors")["progressed"])["step"] == 4
 
 
 def test_an_image_that_cannot_be_read_is_told_by_path(data: Path, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(data, tmp_path / "data")
     broken = tmp_path / "data/train/ir/003.png"
     broken.write_bytes(broken.read_bytes()[:200])
@@ -298,6 +305,25 @@ def test_two_processes_learn_what_one_does(data: Path, tmp_path: Path) -> None:
         torch.testing.assert_close(weights[1][name], weights[0][name], atol=1e-3, rtol=1e-2)
 
 
+def test_frozen_norms_learn_by_the_statistics_they_have(data: Path, tmp_path: Path) -> None:
+    """From half of the steps on, statistics stand still, scale and offset learn, and the loss is the evaluation's."""
+    schedule = Schedule(steps=8, batch=2, crop=32, validate_every=1, freeze_norms=0.5)
+    network, norms = new_network("tardal"), []
+
+    def watch(_: dict[str, float]) -> None:
+        norms.append({name: tensor.clone() for name, tensor in network.backbone.first[1].state_dict().items()})
+
+    run_training(data, tmp_path, schedule, network=network, observe=watch)
+    still = [torch.equal(a["running_mean"], b["running_mean"]) for a, b in pairwise(norms)]
+    assert still == [False, False, False, True, True, True, True], "the fifth step is the first of the second half"
+    assert not any(torch.equal(a["weight"], b["weight"]) for a, b in pairwise(norms))
+    freeze_norms(network.train())
+    image = torch.rand(1, 1, 32, 32)
+    features = network.backbone(image, image)["funnel2"]
+    assert torch.equal(features, network.eval().backbone(image, image)["funnel2"])
+    assert network.train().backbone.first[1].training, "until training goes on"
+
+
 def test_a_batch_that_cannot_be_shared_is_refused(data: Path, tmp_path: Path) -> None:
     class Three:
         world_size = 3
@@ -332,6 +358,8 @@ def test_learning_rates_fall_as_said(decay: str, rates: dict[int, float]) -> Non
         ({"precision": "float16"}, "schedule.precision"),
         ({"milestones": (5, 3)}, "schedule.milestones must ascend"),
         ({"patience": -1}, "schedule.patience"),
+        ({"freeze_norms": 0}, "schedule.freeze_norms"),
+        ({"freeze_norms": 1.5}, "schedule.freeze_norms"),
     ],
 )
 def test_a_schedule_out_of_range_is_refused_by_name(change: dict, named: str) -> None:

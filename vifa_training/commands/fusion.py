@@ -1,6 +1,7 @@
 """`vifa-train fusion`: train a fusion network by a recipe."""
 
 import math
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
@@ -55,5 +56,5 @@ def fusion(
         fabric.print(f"best validation loss {done.best:.4f} at step {done.best_step}: {run / 'best.safetensors'}")
 
 
-def _tracked(name, shown):
+def _tracked(name: str, shown: bool) -> Callable[[Iterable], Iterable]:
     return lambda items: track(items, description=f"reading {name} pairs", disable=not shown, transient=True)

@@ -5,9 +5,9 @@ from typing import Annotated, Optional
 
 import typer
 
-from vifa_training.checkpoint_file import WeightsError
 from vifa_training.import_weights import DEFAULT_TASK, bundle_imported, import_network, save_imported
 from vifa_training.networks import count_parameters
+from vifa_training.published_checkpoint import WeightsError
 
 
 def import_weights(

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vifa_runtime.luma import LUMA_WEIGHTS
 from vifa_runtime.pairs import PairError
+from vifa_training.colour import luma
 
 _SHOWN_PROBLEMS = 20
 
@@ -104,8 +104,7 @@ class Batch:
     @property
     def visible_y(self) -> Tensor:
         """Luma of `visible`, (B,1,H,W)."""
-        weights = self.visible.new_tensor(LUMA_WEIGHTS).view(1, 3, 1, 1)
-        return (self.visible * weights).sum(dim=1, keepdim=True)
+        return luma(self.visible)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same on another device."""

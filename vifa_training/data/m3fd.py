@@ -7,14 +7,7 @@ from pathlib import Path
 from vifa_runtime.labels import Labels, read_text, read_voc
 from vifa_runtime.pairs import PARTS
 from vifa_training.data.base import DataError
-from vifa_training.data.pair_files import (
-    PairFiles,
-    PairOfFiles,
-    choose_part,
-    list_images,
-    match_files,
-    pair_files,
-)
+from vifa_training.data.pair_files import PairFiles, PairOfFiles, choose_part, find_pairs, match_files
 
 
 class M3fd(PairFiles):
@@ -37,10 +30,7 @@ class M3fd(PairFiles):
         downloaded = (folder / "Vis").is_dir() or not (folder / "vi").is_dir()
         names, suffix = (("Vis", "Ir", "Annotation"), ".xml") if downloaded else (("vi", "ir", "labels"), ".txt")
         visible, thermal, labels = (folder / name for name in names)
-        pairs = pair_files(list_images(visible, faults), list_images(thermal, faults), faults)
-        if not pairs and not faults:
-            faults.append(f"{visible} holds no images; unpack the data set there")
-        pairs = match_files(pairs, "labels", labels, (suffix,), faults)
+        pairs = match_files(find_pairs(visible, thermal, faults), "labels", labels, (suffix,), faults)
         super().__init__(_choose_part(pairs, part, folder, faults), faults)
 
     def read_labels(self, pair: PairOfFiles, size: tuple[int, int]) -> Labels:

@@ -6,14 +6,7 @@ from pathlib import Path
 
 from vifa_runtime.pairs import IMAGE_SUFFIXES, PARTS, choose_names
 from vifa_training.data.base import DataError
-from vifa_training.data.pair_files import (
-    PairFiles,
-    PairOfFiles,
-    choose_part,
-    list_images,
-    match_files,
-    pair_files,
-)
+from vifa_training.data.pair_files import PairFiles, PairOfFiles, choose_part, find_pairs, match_files
 
 
 class Msrs(PairFiles):
@@ -36,7 +29,7 @@ class Msrs(PairFiles):
         faults: list[str] = []
         pairs: list[PairOfFiles] = []
         for name in ("train", "test") if not part else ("test",) if part == "test" else ("train",):
-            found = _find(folder / name, faults)
+            found = find_pairs(folder / name / "vi", folder / name / "ir", faults)
             pairs += match_files(found, "mask", folder / name / "Segmentation_labels", IMAGE_SUFFIXES, faults)
         if part in ("train", "val"):
             held_out = set(choose_names([pair.name for pair in pairs], "val"))
@@ -57,12 +50,7 @@ class MsrsDetection(PairFiles):
         """
         faults: list[str] = []
         inside = folder / "detection" if (folder / "detection").is_dir() else folder
-        pairs = match_files(_find(inside, faults), "labels", inside / "labels", (".txt",), faults)
+        pairs = match_files(
+            find_pairs(inside / "vi", inside / "ir", faults), "labels", inside / "labels", (".txt",), faults
+        )
         super().__init__(choose_part(pairs, part, folder), faults)
-
-
-def _find(folder: Path, faults: list[str]) -> list[PairOfFiles]:
-    pairs = pair_files(list_images(folder / "vi", faults), list_images(folder / "ir", faults), faults)
-    if not pairs and not faults:
-        faults.append(f"{folder / 'vi'} holds no images; unpack the data set there")
-    return pairs

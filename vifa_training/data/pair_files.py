@@ -111,6 +111,14 @@ def pair_files(visible: dict[str, Path], thermal: dict[str, Path], faults: list[
     return [PairOfFiles(name, visible[name], thermal[name]) for name in sorted(visible.keys() & thermal.keys())]
 
 
+def find_pairs(visible: Path, thermal: Path, faults: list[str]) -> list[PairOfFiles]:
+    """The pairs of two folders of images; what is missing or alone is added to `faults`."""
+    pairs = pair_files(list_images(visible, faults), list_images(thermal, faults), faults)
+    if not pairs and not faults:
+        faults.append(f"{visible} holds no images; unpack the data set there")
+    return pairs
+
+
 def match_files(
     pairs: Sequence[PairOfFiles], kind: str, folder: Path, suffixes: Sequence[str], faults: list[str]
 ) -> list[PairOfFiles]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vifa_training.data.pair_files import PairFiles, choose_part, list_images, pair_files
+from vifa_training.data.pair_files import PairFiles, choose_part, find_pairs
 
 
 class RoadScene(PairFiles):
@@ -20,8 +20,5 @@ class RoadScene(PairFiles):
             DataError: names everything that is missing, too many or wrong.
         """
         faults: list[str] = []
-        visible, thermal = (list_images(folder / name, faults) for name in ("crop_LR_visible", "cropinfrared"))
-        pairs = pair_files(visible, thermal, faults)
-        if not pairs and not faults:
-            faults.append(f"{folder / 'crop_LR_visible'} holds no images; unpack the data set there")
+        pairs = find_pairs(folder / "crop_LR_visible", folder / "cropinfrared", faults)
         super().__init__(choose_part(pairs, part, folder), faults)

@@ -29,7 +29,7 @@ def require_matplotlib() -> None:
         PlotError: matplotlib is not installed.
     """
     try:
-        import matplotlib  # noqa: F401
+        import matplotlib  # noqa: F401  (only whether it is there)
     except ImportError:
         raise PlotError(
             "the plot needs matplotlib: pip install 'vifa-perception[training]', or give --no-plot"

@@ -159,9 +159,8 @@ class WindowAttention(nn.Module):
     def forward(self, asking: Tensor, asked: Tensor) -> Tensor:
         """What the tokens `asking` (B,H/8,W/8,8,8,C) take over from the tokens `asked` of their windows."""
         if self.shift:
-            asked = roll(asked, self.shift) if asked is not asking else None
-            asking = roll(asking, self.shift)
-            asked = asking if asked is None else asked
+            rolled = roll(asking, self.shift)
+            asking, asked = rolled, rolled if asked is asking else roll(asked, self.shift)
         q = _split(self.query(asking))
         k, v = (_split(part) for part in self.key_value(asked).chunk(2, dim=-1))
         likeness = (q * (WIDTH // ATTENTION_HEADS) ** -0.5) @ k.transpose(-2, -1)
