@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ def save_atomically(tensors: Mapping[str, Tensor], path: Path, metadata: dict[st
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, beside, metadata)
         beside.replace(path)
     except (OSError, SafetensorError) as error:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink()
         raise TrainingError(f"cannot write {path} ({error}); make room and run again: what is there is kept") from None
 
 
