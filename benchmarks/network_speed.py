@@ -10,15 +10,12 @@ import time
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
+from rows import publish
 
 from vifa_runtime.backends import Options, prepare
 from vifa_runtime.bundle import load_bundle
-from vifa_runtime.files import write_json
 from vifa_runtime.models import find_bundle
 from vifa_runtime.pipeline import FusionPipeline
-from vifa_runtime.provenance import describe_run
 from vifa_runtime.street import Street
 
 
@@ -67,12 +64,7 @@ def main() -> None:
             "times_the_first": round(float(np.median(ratios)), 1), "least": round(float(ratios.min()), 1),
             "most": round(float(ratios.max()), 1),
         })  # fmt: skip
-    table = Table(*rows[0])
-    for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
-    Console(width=160).print(table)
-    write_json(options.output, {"meta": describe_run("benchmarks/network_speed.py", seed=0), "rows": rows})
-    print(f"{options.output} written")
+    publish(rows, options.output, "benchmarks/network_speed.py")
 
 
 if __name__ == "__main__":

@@ -15,15 +15,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
+from rows import publish
 
 from vifa_runtime.backends import Options, prepare
 from vifa_runtime.bundle import load_bundle
-from vifa_runtime.files import write_json
 from vifa_runtime.models import DEFAULT_BUNDLE, find_bundle
 from vifa_runtime.pipeline import FusionPipeline
-from vifa_runtime.provenance import describe_run
 from vifa_runtime.street import Street
 
 WARM_UP = 10
@@ -85,12 +82,7 @@ def main() -> None:
         row = {"bundle": bundle.name, "tasks": len(bundle.tasks), "thermal": name, "size": options.size}
         rows.append({**row, "threads": options.threads, **measure(pipeline, frames, options.repeats)})
         pipeline.close()
-    table = Table(*rows[0])
-    for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
-    Console(width=200).print(table)
-    write_json(options.output, {"meta": describe_run("benchmarks/runtime_speed.py", seed=0), "rows": rows})
-    print(f"{options.output} written")
+    publish(rows, options.output, "benchmarks/runtime_speed.py")
 
 
 if __name__ == "__main__":
