@@ -72,9 +72,11 @@ def head_graph(network: FusionNetwork, task: str) -> bytes:
     """
     with torch.no_grad():
         features = network.backbone(_gray(), _gray())
-    core = _trace(network.heads[task], {"features": features}, list(features), {2: Dim.AUTO, 3: Dim.AUTO})
+    head = network.heads[task]
+    core = _trace(head, {"features": features}, list(features), {2: Dim.AUTO, 3: Dim.AUTO})
+    visible_y = head.visible_y or "visible_y"
     after = [
-        helper.make_node("Sub", ["fused_y", "visible_y"], ["change"]),
+        helper.make_node("Sub", ["fused_y", visible_y], ["change"]),
         helper.make_node(
             "ConvTranspose", ["change", "to_levels"], ["change_rows"], kernel_shape=[1, 3], strides=[1, 3]
         ),
@@ -84,7 +86,8 @@ def head_graph(network: FusionNetwork, task: str) -> bytes:
         helper.make_node("QuantizeLinear", ["fused_levels", "one", "zero_byte"], ["fused"]),
     ]
     inputs = [_image_value("visible"), *core.input]
-    nodes = [*_luma_nodes(), *core.node, *after]
+    before = _luma_nodes()[:1] if head.visible_y else _luma_nodes()
+    nodes = [*before, *core.node, *after]
     return _stitch(f"{network.name} head {task}", inputs, nodes, [_image_value("fused")], core.initializer)
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from vifa_training.networks import NETWORKS, FusionNetwork, build_network, count_parameters
-from vifa_training.networks.nano import to_cells, to_pixels
+from vifa_training.networks.nano import to_pixels
 from vifa_training.networks.piafusion import exchange
 from vifa_training.networks.swinfusion import WindowAttention, roll, shift_mask, to_image, to_windows
 
@@ -40,7 +40,10 @@ def test_nanos_size_by_hand() -> None:
     def conv(inputs: int, outputs: int, side: int = 3) -> int:
         return inputs * outputs * side * side + outputs
 
-    backbone = conv(8, 16) + 3 * conv(16, 16) + conv(16, 32) + 4 * conv(32, 32) + conv(32, 16, 2)
+    half = conv(2, 16, 6) + conv(16, 16) + conv(32, 16, 1)
+    quarter = conv(16, 32) + 2 * conv(32, 32) + conv(32, 32, 1)
+    eighth = 3 * conv(32, 32)
+    backbone = half + quarter + eighth
     assert count_parameters(network.backbone) == backbone
     assert count_parameters(network.heads["a"]) == conv(16, 4)
 
@@ -164,19 +167,18 @@ def test_an_unknown_network_is_named() -> None:
 # nano.
 
 
-@pytest.mark.parametrize("height,width", [(8, 8), (64, 96), (100, 36)])
+@pytest.mark.parametrize("height,width", [(8, 8), (64, 96), (104, 40)])
 def test_nanos_shapes(height: int, width: int) -> None:
     features = build_network("nano", ["a", "b"]).backbone(*pair(height, width))
     assert {name: tuple(tensor.shape) for name, tensor in features.items()} == {
         "features": (2, 16, height // 2, width // 2),
-        "luma": (2, 4, height // 2, width // 2),
+        "luma": (2, 1, height, width),
     }
 
 
-def test_cells_are_pixel_unshuffle_and_back() -> None:
-    image = torch.rand(3, 1, 12, 20)
-    assert torch.equal(to_cells(image), F.pixel_unshuffle(image, 2))
-    assert torch.equal(to_pixels(F.pixel_unshuffle(image, 2)), image)
+def test_cells_become_pixels_as_in_pixel_shuffle() -> None:
+    cells = torch.rand(3, 4, 6, 10)
+    assert torch.equal(to_pixels(cells), F.pixel_shuffle(cells, 2))
 
 
 def test_an_untrained_nano_gives_the_visible_luma() -> None:

@@ -41,7 +41,12 @@ class Head(nn.Module):
     """The thin part of one task: features -> fused luma (B,1,H,W).
 
     The luma is in 0..1 in evaluation. In training it is not clamped, so that a loss keeps its gradient beyond.
+
+    Attributes:
+        visible_y: name of the feature that is the visible luma itself, if any: a graph then need not compute it again.
     """
+
+    visible_y: ClassVar[str | None] = None
 
     def luma(self, features: Features) -> Tensor:
         """Fused luma (B,1,H,W), not clamped."""
