@@ -1,4 +1,4 @@
-"""The one input check that every metric calls at its boundary."""
+"""The input checks that metrics call at their boundary: of gray images, and of which images of a data set count."""
 
 from __future__ import annotations
 
@@ -28,3 +28,24 @@ def as_gray(*images: ArrayLike, smallest: int = 1) -> list[NDArray[np.float64]]:
         if not np.isfinite(array).all():
             raise ValueError("expected finite pixel values, got NaN or infinity")
     return arrays
+
+
+def image_counts(images: ArrayLike | None, count: int) -> NDArray[np.int64]:
+    """How often each of `count` images occurs in `images`: shape (count,).
+
+    Args:
+        images: shape (M,), integers 0..count-1 in any order, repeated or not; each image once where it is None.
+        count: the number of images there are.
+
+    Raises:
+        ValueError: not a list of integers, or one of them out of range; names it.
+    """
+    if images is None:
+        return np.ones(count, np.int64)
+    indices = np.asarray(images)
+    if indices.ndim != 1 or (indices.size and indices.dtype.kind not in "iu"):
+        raise ValueError(f"expected image indices (M,) of integers, got shape {indices.shape} of {indices.dtype}")
+    wrong = indices[(indices < 0) | (indices >= count)]
+    if wrong.size:
+        raise ValueError(f"image {wrong[0]} is not among the {count} images; expected 0..{count - 1}")
+    return np.bincount(indices.astype(np.int64), minlength=count).astype(np.int64)
