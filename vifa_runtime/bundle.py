@@ -3,6 +3,7 @@
     bundle.yaml             what it is, checked against bundle.schema.json, with the SHA-256 of every other file
     backbone.onnx           visible, thermal -> features
     heads/<task>.onnx       visible, features -> fused
+    tasks/<task>.onnx       fused image -> boxes and scores, or a mask; for tasks that find something in it
 
 Loading runs nothing and unpickles nothing: text is parsed by a safe YAML loader without aliases, sums are compared,
 and every graph passes `graph_check` before an engine sees it.
@@ -12,10 +13,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -24,7 +26,8 @@ import jsonschema
 import yaml
 
 from vifa_runtime.geometry import WorkingGrid
-from vifa_runtime.graph_check import GraphError, check_backbone, check_head
+from vifa_runtime.graph_check import GraphError, check_backbone, check_head, check_task
+from vifa_runtime.palette import Colour, default_colours
 from vifa_runtime.thermal import ThermalError, ThermalSettings
 
 MANIFEST = "bundle.yaml"
@@ -38,17 +41,44 @@ class BundleError(ValueError):
 
 
 @dataclass(frozen=True)
+class TaskClass:
+    """One class that a task finds: its name, and the colour it is drawn in, (red, green, blue) of 0..255."""
+
+    name: str
+    colour: Colour
+
+
+@dataclass(frozen=True)
 class Task:
-    """One task of a bundle: its name, kind (`fusion`) and what its fused image is for."""
+    """One task of a bundle.
+
+    Attributes:
+        name: of the task, as in its topics and files.
+        kind: `fusion`, or what its graph does with the fused image: `detection` or `segmentation`.
+        description: what its fused image is for.
+        classes: in the order of labels and of ids in a mask; none for `fusion`.
+        score: of `detection`: boxes are kept that score above this, 0..1.
+        iou: of `detection`: of two boxes of one class that overlap by more than this, the better one is kept, 0..1.
+        max_detections: of `detection`: the best so many of an image are kept.
+    """
 
     name: str
     kind: str
     description: str = ""
+    classes: tuple[TaskClass, ...] = ()
+    score: float = 0.25
+    iou: float = 0.45
+    max_detections: int = 100
 
     @property
     def head(self) -> str:
         """Path of its head graph inside the bundle."""
         return f"heads/{self.name}.onnx"
+
+    @property
+    def graph(self) -> str | None:
+        """Path of its task graph inside the bundle; None for `fusion`, which has none."""
+        return None if self.kind == "fusion" else f"tasks/{self.name}.onnx"
 
 
 @dataclass(frozen=True)
@@ -84,26 +114,18 @@ def load_bundle(folder: Path) -> Bundle:
     """
     manifest = _read_manifest(folder)
     contents = {name: _read_verified(folder, name, digest) for name, digest in manifest["files"].items()}
-    tasks = tuple(Task(**entry) for entry in manifest["tasks"])
-    names = [task.name for task in tasks]
-    if len(set(names)) != len(names):
-        raise BundleError(f"{folder / MANIFEST}: two tasks share a name; rename one")
+    tasks = _read_tasks(folder, manifest["tasks"])
     multiple = int(manifest["size_multiple"])  # the schema lets 4.0 through as an integer
     graphs = {}
-    for path in [BACKBONE, *(task.head for task in tasks)]:
+    for path in [BACKBONE, *(task.head for task in tasks), *(task.graph for task in tasks if task.graph)]:
         if path not in contents:
             raise BundleError(f"{folder / MANIFEST}: files does not list {path}; export the bundle again")
         graphs[path] = contents[path]
     try:
         thermal = ThermalSettings(**manifest["thermal"])
-        path = BACKBONE
-        features = check_backbone(graphs[BACKBONE], multiple)
-        for path in [task.head for task in tasks]:
-            check_head(graphs[path], features, multiple)
     except ThermalError as error:
         raise BundleError(f"{folder / MANIFEST}: {error}") from None
-    except GraphError as error:
-        raise BundleError(f"{folder / path}: {str(error)[:300]}") from None
+    _check_graphs(folder, graphs, tasks, multiple)
     size = manifest["working_size"]
     return Bundle(
         name=manifest["name"],
@@ -164,6 +186,47 @@ def _put_in_place(new: Path, folder: Path) -> None:
         old.rename(folder)
         raise
     shutil.rmtree(old)
+
+
+def _read_tasks(folder: Path, entries: Sequence[Mapping[str, Any]]) -> tuple[Task, ...]:
+    """The tasks of a manifest that the schema has passed."""
+    tasks = []
+    for number, entry in enumerate(entries):
+        where = f"{folder / MANIFEST}: tasks/{number}"
+        for key in ("score", "iou"):
+            if math.isnan(entry.get(key, 0)):  # which is neither below the schema's minimum nor above its maximum
+                raise BundleError(f"{where}/{key} must be a number in 0..1, got nan")
+        classes = _read_classes(f"{where}/classes", entry.get("classes", ()))
+        task = Task(**{**entry, "classes": classes})
+        tasks.append(replace(task, max_detections=int(task.max_detections)))  # the schema lets 20.0 through
+    if len({task.name for task in tasks}) != len(tasks):
+        raise BundleError(f"{folder / MANIFEST}: two tasks share a name; rename one")
+    return tuple(tasks)
+
+
+def _read_classes(where: str, entries: Sequence[Mapping[str, Any]]) -> tuple[TaskClass, ...]:
+    """Classes of a task; those without a colour get the default one of their place."""
+    names = [entry["name"] for entry in entries]
+    if len(set(names)) != len(names):
+        raise BundleError(f"{where}: two classes share a name; rename one")
+    colours = [
+        entry.get("colour", default) for entry, default in zip(entries, default_colours(len(entries)), strict=True)
+    ]
+    return tuple(TaskClass(name, (int(r), int(g), int(b))) for name, (r, g, b) in zip(names, colours, strict=True))
+
+
+def _check_graphs(folder: Path, graphs: Mapping[str, bytes], tasks: Sequence[Task], multiple: int) -> None:
+    try:
+        path = BACKBONE
+        features = check_backbone(graphs[path], multiple)
+        for task in tasks:
+            path = task.head
+            check_head(graphs[path], features, multiple)
+            if task.graph:
+                path = task.graph
+                check_task(graphs[path], task.kind, len(task.classes), multiple)
+    except GraphError as error:
+        raise BundleError(f"{folder / path}: {str(error)[:300]}") from None
 
 
 class _ManifestLoader(yaml.SafeLoader):

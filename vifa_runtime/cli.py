@@ -1,8 +1,9 @@
 """The part of the `vifa` command that needs no ROS: fuse images, look at bundles."""
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import numpy as np
 import typer
@@ -12,10 +13,14 @@ from rich.progress import track
 from rich.table import Table
 
 from vifa_runtime.backends import BACKENDS, Options, prepare
-from vifa_runtime.bundle import Bundle, load_bundle
+from vifa_runtime.bundle import Bundle, Task, load_bundle
+from vifa_runtime.files import write_json
+from vifa_runtime.metrics import Detections
 from vifa_runtime.models import DEFAULT_BUNDLE, find_bundle
 from vifa_runtime.pairs import PairError, match_pairs, read_thermal, read_visible, write_image
-from vifa_runtime.pipeline import FusionPipeline
+from vifa_runtime.pipeline import FusionPipeline, Results
+from vifa_runtime.provenance import describe_run
+from vifa_runtime.render import render_overlay
 from vifa_runtime.thermal import ThermalError
 
 app = typer.Typer(
@@ -36,7 +41,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of 
 def fuse(
     visible: Annotated[Path, typer.Argument(help="Visible image, or a folder of them.")],
     thermal: Annotated[Path, typer.Argument(help="Thermal image, or a folder with the same names.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for <task>/<name>.png.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for <task>/<name>.png and what is found in it.")
+    ],
     bundle: BundleOption = DEFAULT_BUNDLE,
     task: Annotated[Optional[list[str]], typer.Option(help="Task to run; may be given again. All by default.")] = None,
     backend: Annotated[str, typer.Option(help=f"Engine: {', '.join(BACKENDS)}.")] = BACKENDS[0],
@@ -44,20 +51,28 @@ def fuse(
 ) -> None:
     """Fuse image files or whole folders, each pair by itself.
 
+    Every task gives <task>/<name>.png.
+    Detection adds <task>/detections/<name>.json: class, score and box of each.
+    Segmentation adds <task>/mask/<name>.png: class ids, 255 for unknown,
+    and <task>/confidence/<name>.png where the bundle tells it.
+    Both add <task>/overlay/<name>.png to look at.
+
     Example: vifa fuse street/vi street/ir -o fused
     """
     pairs = match_pairs(visible, thermal)
     loaded = load_bundle(find_bundle(bundle))
     pipeline = FusionPipeline(loaded, prepare(backend, loaded, Options(threads)))
+    meta = describe_run("vifa fuse")
     problems = []
     for pair in track(pairs, description="fusing", disable=len(pairs) == 1):
         try:
-            results = pipeline.process(read_visible(pair.visible), read_thermal(pair.thermal), tasks=task)
+            # `or None`: where the option is left out, older Typer gives an empty list.
+            results = pipeline.process(read_visible(pair.visible), read_thermal(pair.thermal), tasks=task or None)
         except (PairError, ThermalError) as error:
             problems.append(f"{pair.name}: {error}")
             continue
-        for name, image in results.fused.items():
-            _write(output / name / f"{pair.name}.png", image)
+        for path, content in _result_files(pair.name, loaded, results, meta):
+            _write(output / path, content)
     pipeline.close()
     done = len(pairs) - len(problems)
     print(f"{done} of {len(pairs)} pairs fused into {output}/{{{','.join(task or loaded.task_names)}}}/")
@@ -67,7 +82,7 @@ def fuse(
 
 @bundle_app.command()
 def show(bundle: BundleArgument = DEFAULT_BUNDLE, as_json: JsonOption = False) -> None:
-    """Print what a bundle is: tasks, working size, metrics, licences, provenance.
+    """Print what a bundle is: tasks, classes and thresholds, working size, metrics, licences, provenance.
 
     Example: vifa bundle show nano-fusion
     """
@@ -92,11 +107,47 @@ def verify(bundle: BundleArgument = DEFAULT_BUNDLE) -> None:
     )
 
 
-def _write(path: Path, image: NDArray[np.uint8]) -> None:
+def _result_files(
+    name: str, bundle: Bundle, results: Results, meta: Mapping[str, Any]
+) -> Iterator[tuple[str, NDArray[np.uint8] | dict[str, Any]]]:
+    """Path and content, image or JSON, of every file that one pair gives; see `fuse`."""
+    for task in bundle.tasks:
+        if task.name in results.fused:
+            yield f"{task.name}/{name}.png", results.fused[task.name]
+        if task.name in results.detections:
+            rows = _detection_rows(name, task, results.detections[task.name])
+            yield f"{task.name}/detections/{name}.json", {"meta": meta, "rows": rows}
+        if task.name in results.masks:
+            yield f"{task.name}/mask/{name}.png", results.masks[task.name]
+        if task.name in results.confidences:
+            yield f"{task.name}/confidence/{name}.png", results.confidences[task.name]
+        if task.name in results.detections or task.name in results.masks:
+            yield f"{task.name}/overlay/{name}.png", render_overlay(results, task)
+
+
+def _write(path: Path, content: NDArray[np.uint8] | dict[str, Any]) -> None:
     try:
-        write_image(path, image)
+        if isinstance(content, dict):
+            write_json(path, content)
+        else:
+            write_image(path, content)
     except OSError as error:
         raise PairError(f"cannot write {path}: {error.strerror}; choose another output folder") from None
+
+
+def _detection_rows(image: str, task: Task, detections: Detections) -> list[dict[str, Any]]:
+    """A flat row a box, the best first; corners in pixels, x right, y down."""
+    boxes, scores, labels = (np.asarray(array).tolist() for array in detections)
+    return [
+        {
+            "image": image,
+            "task": task.name,
+            "class": task.classes[label].name,
+            "score": round(score, 4),
+            **{key: round(side, 2) for key, side in zip(("x1", "y1", "x2", "y2"), box, strict=True)},
+        }
+        for box, score, label in zip(boxes, scores, labels, strict=True)
+    ]
 
 
 def _print_bundle(bundle: Bundle) -> None:
@@ -114,6 +165,15 @@ def _print_bundle(bundle: Bundle) -> None:
     for task in bundle.tasks:
         tasks.add_row(task.name, task.kind, task.description)
     console.print(tasks)
+    classes = Table("task", "classes", "score above", "IoU up to", "at most")
+    for task in bundle.tasks:
+        names = ", ".join(found.name for found in task.classes)
+        if task.kind == "detection":
+            classes.add_row(task.name, names, f"{task.score:g}", f"{task.iou:g}", str(task.max_detections))
+        elif task.classes:
+            classes.add_row(task.name, names)
+    if classes.row_count:
+        console.print(classes)
     metrics = Table("data", "task", "metric", "value")
     for row in bundle.manifest.get("metrics", []):
         metrics.add_row(row["data"], row["task"], row["metric"], f"{row['value']:.3f}")

@@ -115,6 +115,23 @@ class WorkingGrid:
         image = image[top : top + height, left : left + width]
         return resize(image, self.source, out=out) if self.resizes else image
 
+    def restore_mask(self, mask: NDArray, out: NDArray | None = None) -> NDArray:
+        """As `restore`, for (H, W) uint8 that must not be averaged: a source pixel takes the nearest grid pixel's."""
+        (top, left), (height, width) = self.offset, self.content
+        mask = mask[top : top + height, left : left + width]
+        if not self.resizes:
+            return mask
+        return cv2.resize(mask, (self.source[1], self.source[0]), dst=out, interpolation=cv2.INTER_NEAREST_EXACT)
+
+    def restore_boxes(self, boxes: NDArray) -> NDArray[np.float32]:
+        """Map boxes (N, 4), x1 y1 x2 y2 in grid pixels, to source pixels and clip them to the image.
+
+        One that lies outside the image becomes one without area, on its edge.
+        """
+        corners = self.to_source(np.asarray(boxes).reshape(-1, 2))
+        height, width = self.source
+        return np.clip(corners, 0, (width, height)).reshape(-1, 4).astype(np.float32)
+
     def to_grid(self, points: NDArray) -> NDArray[np.float64]:
         """Map points (N, 2), (x, y) in source pixels, to grid pixels."""
         return np.asarray(points, np.float64) * self._scale() + self._origin()

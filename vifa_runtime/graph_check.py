@@ -2,7 +2,8 @@
 
 A graph that passes has the inputs and outputs of its contract, uses plain ONNX operators only (no control flow, no
 custom domain, no function, no data outside the file), and its tensors stay in proportion to the image. Sizes are
-inferred for two images of different size and aspect, so that fixed or swapped sides do not pass.
+inferred for two images of different size and aspect, so that fixed or swapped sides do not pass. Operators whose
+result's size depends on values, as of Range or NonZero, are not on the list: nothing tells that size before.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, shape_inference
 
 _OPERATORS = """
-    Abs Add AveragePool BatchNormalization Cast Clip Concat Constant Conv ConvTranspose DepthToSpace
-    DequantizeLinear Div Elu Erf Exp Expand Flatten Gather Gelu Gemm GlobalAveragePool GlobalMaxPool HardSigmoid
-    HardSwish Identity InstanceNormalization LayerNormalization LeakyRelu Log MatMul Max MaxPool Min Mul Neg PRelu
-    Pad Pow QuantizeLinear Reciprocal ReduceMax ReduceMean ReduceMin ReduceSum Relu Reshape Resize Round Shape
-    Sigmoid Slice Softmax Softplus SpaceToDepth Split Sqrt Squeeze Sub Sum Tanh Transpose Unsqueeze
+    Abs Add And ArgMax ArgMin AveragePool BatchNormalization Cast Ceil Clip Concat Constant ConstantOfShape Conv
+    ConvTranspose CumSum DepthToSpace DequantizeLinear Div Elu Equal Erf Exp Expand Flatten Floor Gather Gelu Gemm
+    GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual HardSigmoid HardSwish Identity InstanceNormalization
+    LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax MatMul Max MaxPool Min Mul Neg Not Or PRelu Pad Pow
+    QuantizeLinear Reciprocal ReduceMax ReduceMean ReduceMin ReduceSum Relu Reshape Resize Round Shape Sigmoid Slice
+    Softmax Softplus SpaceToDepth Split Sqrt Squeeze Sub Sum Tanh Tile Transpose Unsqueeze Where
 """
 ALLOWED_OPERATORS = frozenset(_OPERATORS.split())
 OPSETS = range(13, 24)
@@ -59,6 +61,27 @@ def check_head(data: bytes, features: list[Features], size_multiple: int) -> Non
         _check_head_at(size, data, shapes)
 
 
+def check_task(data: bytes, kind: str, classes: int, size_multiple: int) -> None:
+    """Check `tasks/<task>.onnx`: image uint8 (1,H,W,3) -> what tasks of its kind find in it.
+
+    `detection` gives boxes float32 (1,A,4) and scores float32 (1,A,K), K one a class; `segmentation` gives mask uint8
+    (1,H,W) and may give confidence uint8 (1,H,W).
+
+    Args:
+        kind: `detection` or `segmentation`.
+        classes: how many the task has.
+
+    Raises:
+        GraphError: see the module.
+    """
+    for size in _probe_sizes(size_multiple):
+        model = _check(data, {"image": (TensorProto.UINT8, [1, *size, 3])}, {"image"}, size)
+        if kind == "detection":
+            _check_detection_outputs(model, classes)
+        else:
+            _check_segmentation_outputs(model, size)
+
+
 def _probe_sizes(multiple: int) -> list[tuple[int, int]]:
     return [(-(-height // multiple) * multiple, -(-width // multiple) * multiple) for height, width in _PROBES]
 
@@ -80,11 +103,41 @@ def _check_head_at(size: tuple[int, int], data: bytes, features: Features) -> No
     image = [1, *size, 3]
     inputs = {name: (TensorProto.FLOAT, shape) for name, shape in features.items()}
     model = _check(data, {**inputs, "visible": (TensorProto.UINT8, image)}, {"visible"}, size)
-    outputs = {output.name: output for output in model.graph.output}
+    outputs = _outputs(model)
     if set(outputs) != {"fused"}:
         raise GraphError(f"has the outputs {', '.join(map(repr, outputs))}; a head gives exactly 'fused'")
-    if outputs["fused"].type.tensor_type.elem_type != TensorProto.UINT8 or _shape(outputs["fused"]) != image:
+    if outputs["fused"] != (TensorProto.UINT8, image):
         raise GraphError("output 'fused' is not uint8 of shape (1, H, W, 3)")
+
+
+def _check_detection_outputs(model: onnx.ModelProto, classes: int) -> None:
+    outputs = _outputs(model)
+    if set(outputs) != {"boxes", "scores"}:
+        raise GraphError(
+            f"has the outputs {', '.join(map(repr, outputs))}; a detection graph gives exactly 'boxes' and 'scores'"
+        )
+    kind, shape = outputs["boxes"]
+    if kind != TensorProto.FLOAT or len(shape) != 3 or shape[0] != 1 or shape[2] != 4:
+        raise GraphError("output 'boxes' is not float32 of shape (1, A, 4)")
+    if outputs["scores"] != (TensorProto.FLOAT, [1, shape[1], classes]):
+        raise GraphError(f"output 'scores' is not float32 of shape (1, A, {classes}): for each box one score a class")
+
+
+def _check_segmentation_outputs(model: onnx.ModelProto, size: tuple[int, int]) -> None:
+    outputs = _outputs(model)
+    if "mask" not in outputs or not set(outputs) <= {"mask", "confidence"}:
+        raise GraphError(
+            f"has the outputs {', '.join(map(repr, outputs))}; a segmentation graph gives 'mask' and, where it can, "
+            "'confidence'"
+        )
+    for name, output in outputs.items():
+        if output != (TensorProto.UINT8, [1, *size]):
+            raise GraphError(f"output {name!r} is not uint8 of shape (1, H, W), the size of the image")
+
+
+def _outputs(model: onnx.ModelProto) -> dict[str, tuple[int, Shape]]:
+    """Element type and shape of every output, by name."""
+    return {output.name: (output.type.tensor_type.elem_type, _shape(output)) for output in model.graph.output}
 
 
 def _parse(data: bytes) -> onnx.ModelProto:
@@ -173,7 +226,19 @@ def _infer_bounded_shapes(model: onnx.ModelProto, largest: int) -> onnx.ModelPro
             raise GraphError(f"the shape of tensor {name!r} cannot be told before running it")
         if math.prod(known[name]) > largest:
             raise GraphError(f"tensor {name!r} has more than {PER_PIXEL} elements per image pixel")
+    known |= {value.name: _shape(value) for value in inferred.graph.input}
+    known |= {tensor.name: list(tensor.dims) for tensor in inferred.graph.initializer}
+    for node in inferred.graph.node:
+        if node.op_type == "Reshape":
+            _check_reshape(node, known)
     return inferred
+
+
+def _check_reshape(node: onnx.NodeProto, known: dict[str, Shape]) -> None:
+    """Inference believes a size that was written down, such as one that fits the image of a single size."""
+    source = known.get(node.input[0]) if node.input else None
+    if source is None or math.prod(source) != math.prod(known[node.output[0]]):
+        raise GraphError(f"reshapes to {node.output[0]!r}, whose size does not follow the image's; export it anew")
 
 
 def _shape(value: onnx.ValueInfoProto) -> Shape:

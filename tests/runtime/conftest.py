@@ -1,5 +1,6 @@
 """Fixtures of the runtime tests. They need neither ROS nor torch."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,3 +57,34 @@ def make_pair() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
         return rng.integers(0, 256, (height, width, 3), np.uint8), rng.integers(0, 256, (height, width), np.uint8)
 
     return make
+
+
+@pytest.fixture
+def vifa(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
+    """A function that runs the command and returns exit code, output and errors."""
+
+    def run(*arguments):
+        from vifa_ros.cli import main
+
+        monkeypatch.setattr(sys, "argv", ["vifa", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return ended.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def refused(vifa) -> Callable[..., str]:
+    """A function that runs the command and returns the one line with which it is refused."""
+
+    def run(*arguments):
+        code, _, errors = vifa(*arguments)
+        assert code == 1
+        lines = errors.splitlines()
+        assert len(lines) == 1, errors
+        assert lines[0].startswith("vifa: ")
+        return lines[0]
+
+    return run

@@ -5,7 +5,8 @@ import pytest
 import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tiny_bundle import backbone, head, manifest, replace_file, write_tiny
+from task_graphs import detector, segmenter
+from tiny_bundle import backbone, head, manifest_with_tasks, replace_file, write_with_tasks
 
 from vifa_runtime.backends import BackendError, Options, prepare
 from vifa_runtime.bundle import BundleError, load_bundle
@@ -53,7 +54,7 @@ def load_and_run(folder):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fuzz") / "tiny"
-    write_tiny(folder)
+    write_with_tasks(folder)
     return folder
 
 
@@ -61,7 +62,7 @@ def folder(tmp_path_factory):
 def whole(folder):
     """The folder, made whole again after every test."""
     yield folder
-    write_tiny(folder)
+    write_with_tasks(folder)
 
 
 @given(data=damaged(BACKBONE))
@@ -75,6 +76,18 @@ def test_a_damaged_backbone(whole, data):
 @given(data=damaged(HEAD))
 def test_a_damaged_head(whole, data):
     replace_file(whole, "heads/blend.onnx", data)
+    load_and_run(whole)
+
+
+@given(data=damaged(detector()))
+def test_a_damaged_detector(whole, data):
+    replace_file(whole, "tasks/cells.onnx", data)
+    load_and_run(whole)
+
+
+@given(data=damaged(segmenter()))
+def test_a_damaged_segmenter(whole, data):
+    replace_file(whole, "tasks/glare.onnx", data)
     load_and_run(whole)
 
 
@@ -94,7 +107,7 @@ def leaves(node, path=()):
         yield from leaves(inner, (*path, key))
 
 
-@given(path=st.sampled_from(list(leaves(manifest()))), value=ANYTHING)
+@given(path=st.sampled_from(list(leaves(manifest_with_tasks()))), value=ANYTHING)
 def test_a_manifest_with_any_value_in_any_place(whole, path, value):
     text = (whole / "bundle.yaml").read_text()
     content = yaml.safe_load(text)

@@ -4,41 +4,11 @@ import os
 import shutil
 
 import pytest
-import yaml
+from broken_bundles import edit, refusal, set_field
 from onnx import helper
 from tiny_bundle import FUSED, HEAT, VISIBLE, graph, replace_file, write_tiny
 
-from vifa_runtime.bundle import LARGEST_MANIFEST, BundleError, load_bundle
-
-
-def refusal(folder):
-    """The message that loading a folder ends with."""
-    with pytest.raises(BundleError) as caught:
-        load_bundle(folder)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert len(message) < 500 + len(str(folder))
-    return message
-
-
-def edit(folder, change):
-    """Change the manifest: `change` gets its content as dictionaries and lists."""
-    path = folder / "bundle.yaml"
-    content = yaml.safe_load(path.read_text())
-    change(content)
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
-
-
-def set_field(*path_and_value):
-    """A change that sets the field at a path, as in set_field("tasks", 0, "kind", "fusion")."""
-    *path, last, value = path_and_value
-
-    def change(content):
-        for key in path:
-            content = content[key]
-        content[last] = value
-
-    return change
+from vifa_runtime.bundle import LARGEST_MANIFEST, load_bundle
 
 
 @pytest.mark.parametrize("name", ["bundle.yaml", "backbone.onnx", "heads/blend.onnx", "README.md"])
@@ -76,7 +46,10 @@ def test_a_byte_more(bundle_folder):
         (set_field("tasks", 0, "score", 0.5), "tasks/0: Additional properties are not allowed ('score'"),
         (lambda content: content.pop("licences"), "'licences' is a required property"),
         (lambda content: content["provenance"].pop("seed"), "provenance: 'seed' is a required property"),
-        (set_field("tasks", 1, "kind", "detection"), "tasks/1/kind: 'detection' is not one of ['fusion']"),
+        (set_field("provenance", "seed", "none"), "provenance/seed: 'none' is not of type 'integer', 'null'"),
+        (set_field("tasks", 1, "kind", "depth"), "tasks/1/kind: 'depth' is not one of ['fusion', 'detection', 'segm"),
+        (set_field("tasks", 1, "kind", ["fusion"]), "tasks/1/kind: ['fusion'] is not one of"),
+        (lambda content: content["tasks"][1].pop("kind"), "tasks/1: 'kind' is a required property"),
         (set_field("tasks", 1, "name", "Blend"), "tasks/1/name: 'Blend' does not match"),
         (set_field("tasks", 1, "name", "../blend"), "tasks/1/name: '../blend' does not match"),
         (set_field("tasks", 1, "name", "blend\n"), "tasks/1/name: 'blend\\n' does not match"),

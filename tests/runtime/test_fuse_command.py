@@ -10,40 +10,10 @@ import pytest
 import yaml
 from tiny_bundle import expected, write_tiny
 
-from vifa_ros.cli import main
 from vifa_runtime.pairs import read_visible, write_image
 
 ROOT = Path(__file__).resolve().parents[2]
 TASKS = ("bright", "blend")
-
-
-@pytest.fixture
-def vifa(monkeypatch, capsys):
-    """A function that runs the command and returns exit code, output and errors."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["vifa", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        return ended.value.code or 0, captured.out, captured.err
-
-    return run
-
-
-@pytest.fixture
-def refused(vifa):
-    """A function that runs the command and returns the one line with which it is refused."""
-
-    def run(*arguments):
-        code, _, errors = vifa(*arguments)
-        assert code == 1
-        lines = errors.splitlines()
-        assert len(lines) == 1, errors
-        assert lines[0].startswith("vifa: ")
-        return lines[0]
-
-    return run
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ TASKS = ["bright", "blend"]
 class Mirror:
     """A back end that gives the visible image back as every fused one, and remembers what it was given."""
 
-    def run(self, visible, thermal, tasks):
+    def run(self, visible, thermal, tasks, fused_only):
         self.visible, self.thermal, self.tasks = visible.copy(), thermal.copy(), list(tasks)
         self.are_contiguous = visible.flags.c_contiguous and thermal.flags.c_contiguous
         return RawResults(dict.fromkeys(tasks, visible), {"backbone": 0.0})

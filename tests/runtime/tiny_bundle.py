@@ -17,6 +17,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from task_graphs import CELLS, GLARE, detector, segmenter
 
 from vifa_runtime.bundle import MANIFEST, Bundle, write_bundle
 
@@ -124,6 +125,29 @@ def contents(**changes: bytes) -> dict[str, bytes]:
 def write_tiny(folder: Path, graphs: Mapping[str, bytes] | None = None, **changes: Any) -> Bundle:
     """Write the tiny bundle; `graphs` go by stem, `changes` are of the manifest."""
     return write_bundle(folder, manifest(**changes), contents(**(graphs or {})))
+
+
+def manifest_with_tasks(**changes: Any) -> dict[str, Any]:
+    """bundle.yaml of the tiny bundle with the toy detector and the toy segmenter after its other tasks."""
+    whole = manifest(**changes)
+    return {**whole, "tasks": [*whole["tasks"], CELLS, GLARE]}
+
+
+def contents_with_tasks(graphs: Mapping[str, bytes] | None = None) -> dict[str, bytes]:
+    """Every other file of it; `graphs` go by path. `cells` looks at the fused image of `bright`, `glare` of `blend`."""
+    return {
+        **contents(),
+        "heads/cells.onnx": head("bright"),
+        "heads/glare.onnx": head("blend"),
+        "tasks/cells.onnx": detector(),
+        "tasks/glare.onnx": segmenter(),
+        **(graphs or {}),
+    }
+
+
+def write_with_tasks(folder: Path, graphs: Mapping[str, bytes] | None = None, **changes: Any) -> Bundle:
+    """Write the tiny bundle with the toy tasks; `graphs` go by path, `changes` are of the manifest."""
+    return write_bundle(folder, manifest_with_tasks(**changes), contents_with_tasks(graphs))
 
 
 def replace_file(folder: Path, name: str, data: bytes) -> None:

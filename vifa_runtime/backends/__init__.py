@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -35,23 +35,33 @@ class RawResults:
 
     Attributes:
         fused: task -> uint8 (1,H,W,3); valid until the next run.
-        milliseconds: stage (`backbone`, `head.<task>`) -> time.
+        milliseconds: stage (`backbone`, `head.<task>`, `task.<task>`) -> time.
+        outputs: task whose graph was run -> output -> array: `boxes` float32 (1,A,4) and `scores` float32 (1,A,K), or
+            `mask` uint8 (1,H,W) and perhaps `confidence`; valid until the next run.
     """
 
     fused: Mapping[str, NDArray[np.uint8]]
     milliseconds: Mapping[str, float]
+    outputs: Mapping[str, Mapping[str, NDArray]] = field(default_factory=dict)
 
 
 class Backend(Protocol):
     """One engine for one bundle. Used by one thread at a time."""
 
-    def run(self, visible: NDArray[np.uint8], thermal: NDArray[np.float32], tasks: Sequence[str]) -> RawResults:
-        """Run the backbone once and the head of each task.
+    def run(
+        self,
+        visible: NDArray[np.uint8],
+        thermal: NDArray[np.float32],
+        tasks: Sequence[str],
+        fused_only: Collection[str] = (),
+    ) -> RawResults:
+        """Run the backbone once, and for each task its head and, where it has one, its task graph on the fused image.
 
         Args:
             visible: (1,H,W,3) RGB, sides multiples of the bundle's.
             thermal: (1,H,W), 0..1.
             tasks: names of wanted tasks; nothing is computed for others.
+            fused_only: those of them whose task graph is not run.
         """
 
     def describe(self) -> dict[str, str]:

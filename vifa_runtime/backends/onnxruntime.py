@@ -1,21 +1,22 @@
-"""ONNX Runtime on the CPU: one session a graph, features handed from backbone to heads without a copy.
+"""ONNX Runtime on the CPU: one session a graph, tensors handed from backbone to heads to task graphs without a copy.
 
-All tensors of a size are bound once to buffers that are used again for every pair of that size: the features to
-copies of what the first run gave, the fused images to NumPy arrays.
+All tensors of a size are bound once to NumPy arrays that are used again for every pair of that size. How large the
+features and the results of task graphs are, the first run of that size tells; `graph_check` has seen to it that
+nothing but the size of the image decides it.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vifa_runtime.backends import BackendError, Options, RawResults
-from vifa_runtime.bundle import BACKBONE, Bundle
+from vifa_runtime.bundle import BACKBONE, Bundle, Task
 
 try:
     import onnxruntime as ort
@@ -25,12 +26,13 @@ except ImportError as error:
 
 @dataclass(frozen=True)
 class _Buffers:
-    """Tensors of one image size: bindings by graph, and the arrays that the heads write."""
+    """Tensors of one image size: bindings by path of the graph, features by name, the rest by task."""
 
     size: tuple[int, int]
-    bindings: dict[str, ort.IOBinding]
-    features: dict[str, ort.OrtValue]
-    fused: dict[str, NDArray[np.uint8]]
+    bindings: dict[str, ort.IOBinding] = field(default_factory=dict)
+    features: dict[str, NDArray] = field(default_factory=dict)
+    fused: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
+    outputs: dict[str, dict[str, NDArray]] = field(default_factory=dict)
 
 
 class OnnxRuntimeBackend:
@@ -39,19 +41,25 @@ class OnnxRuntimeBackend:
     def __init__(self, bundle: Bundle, options: Options) -> None:
         self._name = bundle.name
         self._threads = options.threads or os.cpu_count() or 1
+        self._tasks = {task.name: task for task in bundle.tasks}
         try:
-            self._backbone = self._session(bundle.graphs[BACKBONE])
-            self._heads = {task.name: self._session(bundle.graphs[task.head]) for task in bundle.tasks}
+            self._sessions = {path: self._session(graph) for path, graph in bundle.graphs.items()}
         except Exception as error:  # ONNX Runtime raises a class of its own for every status
             raise BackendError(f"ONNX Runtime refuses bundle {bundle.name}: {_first_line(error)}") from error
         self._buffers: _Buffers | None = None
 
-    def run(self, visible: NDArray[np.uint8], thermal: NDArray[np.float32], tasks: Sequence[str]) -> RawResults:
-        """Run the backbone once and the head of each task; see `Backend.run`."""
+    def run(
+        self,
+        visible: NDArray[np.uint8],
+        thermal: NDArray[np.float32],
+        tasks: Sequence[str],
+        fused_only: Collection[str] = (),
+    ) -> RawResults:
+        """Run the backbone once, and each task's head and graph; see `Backend.run`."""
         if not tasks:
             return RawResults({}, {})
         try:
-            return self._run(visible, thermal, tasks)
+            return self._run(visible, thermal, tasks, fused_only)
         except Exception as error:  # as in __init__
             raise BackendError(f"ONNX Runtime failed on bundle {self._name}: {_first_line(error)}") from error
 
@@ -68,33 +76,71 @@ class OnnxRuntimeBackend:
     def close(self) -> None:
         """Drop sessions and buffers."""
         self._buffers = None
-        self._heads = {}
-        self._backbone = None
+        self._sessions = {}
 
-    def _run(self, visible: NDArray[np.uint8], thermal: NDArray[np.float32], tasks: Sequence[str]) -> RawResults:
+    def _run(
+        self,
+        visible: NDArray[np.uint8],
+        thermal: NDArray[np.float32],
+        tasks: Sequence[str],
+        fused_only: Collection[str],
+    ) -> RawResults:
         size = (visible.shape[1], visible.shape[2])
         if self._buffers is None or self._buffers.size != size:
-            self._buffers = self._allocate(size)
+            self._buffers = _Buffers(size)
         buffers = self._buffers
         image = ort.OrtValue.ortvalue_from_numpy(visible)
-        milliseconds = {}
+        milliseconds, outputs = {}, {}
 
         start = time.perf_counter()
-        binding = buffers.bindings[BACKBONE]
-        binding.bind_ortvalue_input("visible", image)
-        binding.bind_ortvalue_input("thermal", ort.OrtValue.ortvalue_from_numpy(thermal))
-        self._backbone.run_with_iobinding(binding)
-        if not buffers.features:
-            self._keep_features(buffers)
+        self._run_backbone(image, ort.OrtValue.ortvalue_from_numpy(thermal), buffers)
         milliseconds["backbone"] = 1e3 * (time.perf_counter() - start)
-
-        for task in tasks:
+        for name in tasks:
             start = time.perf_counter()
-            binding = self._bind_head(task, buffers)
-            binding.bind_ortvalue_input("visible", image)
-            self._heads[task].run_with_iobinding(binding)
-            milliseconds[f"head.{task}"] = 1e3 * (time.perf_counter() - start)
-        return RawResults({task: buffers.fused[task] for task in tasks}, milliseconds)
+            self._run_head(self._tasks[name], image, buffers)
+            milliseconds[f"head.{name}"] = 1e3 * (time.perf_counter() - start)
+            graph = self._tasks[name].graph
+            if graph is not None and name not in fused_only:
+                start = time.perf_counter()
+                outputs[name] = self._run_task(name, graph, buffers)
+                milliseconds[f"task.{name}"] = 1e3 * (time.perf_counter() - start)
+        return RawResults({name: buffers.fused[name] for name in tasks}, milliseconds, outputs)
+
+    def _run_backbone(self, visible: ort.OrtValue, thermal: ort.OrtValue, buffers: _Buffers) -> None:
+        session = self._sessions[BACKBONE]
+        if BACKBONE not in buffers.bindings:
+            buffers.bindings[BACKBONE] = _bind_unsized_outputs(session)
+        binding = buffers.bindings[BACKBONE]
+        binding.bind_ortvalue_input("visible", visible)
+        binding.bind_ortvalue_input("thermal", thermal)
+        session.run_with_iobinding(binding)
+        if not buffers.features:
+            buffers.features.update(_keep_outputs(session, binding))
+
+    def _run_head(self, task: Task, visible: ort.OrtValue, buffers: _Buffers) -> None:
+        session = self._sessions[task.head]
+        if task.head not in buffers.bindings:
+            binding = session.io_binding()
+            for name in {value.name for value in session.get_inputs()} - {"visible"}:
+                binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(buffers.features[name]))
+            buffers.fused[task.name] = np.empty((1, *buffers.size, 3), np.uint8)
+            binding.bind_ortvalue_output("fused", ort.OrtValue.ortvalue_from_numpy(buffers.fused[task.name]))
+            buffers.bindings[task.head] = binding
+        binding = buffers.bindings[task.head]
+        binding.bind_ortvalue_input("visible", visible)
+        session.run_with_iobinding(binding)
+
+    def _run_task(self, name: str, graph: str, buffers: _Buffers) -> dict[str, NDArray]:
+        session = self._sessions[graph]
+        if graph not in buffers.bindings:
+            binding = _bind_unsized_outputs(session)
+            binding.bind_ortvalue_input("image", ort.OrtValue.ortvalue_from_numpy(buffers.fused[name]))
+            buffers.bindings[graph] = binding
+        binding = buffers.bindings[graph]
+        session.run_with_iobinding(binding)
+        if name not in buffers.outputs:
+            buffers.outputs[name] = _keep_outputs(session, binding)
+        return buffers.outputs[name]
 
     def _session(self, graph: bytes) -> ort.InferenceSession:
         options = ort.SessionOptions()
@@ -106,35 +152,26 @@ class OnnxRuntimeBackend:
         options.add_session_config_entry("session.load_model_format", "ONNX")
         return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
-    def _allocate(self, size: tuple[int, int]) -> _Buffers:
-        binding = self._backbone.io_binding()
-        for output in self._backbone.get_outputs():
-            binding.bind_output(output.name)
-        return _Buffers(size, {BACKBONE: binding}, {}, {})
 
-    def _keep_features(self, buffers: _Buffers) -> None:
-        """Bind copies of the features that the first run allocated, so that later runs write into those.
+def _bind_unsized_outputs(session: ort.InferenceSession) -> ort.IOBinding:
+    """A binding whose outputs the first run allocates."""
+    binding = session.io_binding()
+    for output in session.get_outputs():
+        binding.bind_output(output.name)
+    return binding
 
-        Copies, because before ONNX Runtime 1.30 what `get_outputs` gives dies with the binding's outputs.
-        """
-        binding = buffers.bindings[BACKBONE]
-        names = [output.name for output in self._backbone.get_outputs()]
-        kept = [ort.OrtValue.ortvalue_from_numpy(value.numpy().copy()) for value in binding.get_outputs()]
-        buffers.features.update(zip(names, kept, strict=True))
-        binding.clear_binding_outputs()
-        for name, value in buffers.features.items():
-            binding.bind_ortvalue_output(name, value)
 
-    def _bind_head(self, task: str, buffers: _Buffers) -> ort.IOBinding:
-        if task not in buffers.bindings:
-            session = self._heads[task]
-            binding = session.io_binding()
-            for name in {value.name for value in session.get_inputs()} - {"visible"}:
-                binding.bind_ortvalue_input(name, buffers.features[name])
-            buffers.fused[task] = np.empty((1, *buffers.size, 3), np.uint8)
-            binding.bind_ortvalue_output("fused", ort.OrtValue.ortvalue_from_numpy(buffers.fused[task]))
-            buffers.bindings[task] = binding
-        return buffers.bindings[task]
+def _keep_outputs(session: ort.InferenceSession, binding: ort.IOBinding) -> dict[str, NDArray]:
+    """Copy what the first run allocated into arrays, and bind those, so that later runs write into them.
+
+    Copies, because before ONNX Runtime 1.30 what `get_outputs` gives dies with the binding's outputs.
+    """
+    names = [output.name for output in session.get_outputs()]
+    kept = {name: value.numpy().copy() for name, value in zip(names, binding.get_outputs(), strict=True)}
+    binding.clear_binding_outputs()
+    for name, array in kept.items():
+        binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(array))
+    return kept
 
 
 def _first_line(error: Exception) -> str:
