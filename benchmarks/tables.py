@@ -46,6 +46,7 @@ def render() -> str:
         "",
         *_network_speed(),
         *_efficiency(),
+        *_tasks(),
         *_published_weights(),
         "## Images that arrive",
         "",
@@ -72,6 +73,30 @@ def _network_speed() -> list[str]:
         *_table(result["rows"]),
         "",
     ]
+
+
+def _tasks() -> list[str]:
+    """Boxes and masks of every method on the same held-out folds."""
+    if not (RESULTS / "tasks.json").exists():
+        return []
+    result = _read("tasks")
+    lines = ["## Tasks", "", _source(result), "Pooled over the held-out folds, with the 95 % bootstrap interval."]
+    lines += [
+        "`of ref` is the ratio to the reference model on the same resamples. [What each method is](../tasks.md).",
+        "",
+    ]
+    for task in dict.fromkeys(row["task"] for row in result["rows"]):
+        own = [row for row in result["rows"] if row["task"] == task]
+        for metric in dict.fromkeys(row["metric"] for row in own):
+            rows = [row for row in own if row["metric"] == metric]
+            lines += [f"### {task}, {metric}: {rows[0]['pairs']} pairs, {rows[0]['folds']} folds", ""]
+            lines += [*_table([_task_line(row) for row in rows]), ""]
+    return lines
+
+
+def _task_line(row: dict[str, Any]) -> dict[str, Any]:
+    line = {key: row[key] for key in ("network", "method", "mean", "low", "high")}
+    return {**line, "of ref": row["ratio"], "from": row["ratio_low"], "to": row["ratio_high"], "preset": row["preset"]}
 
 
 def _published_weights() -> list[str]:

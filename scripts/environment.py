@@ -2,7 +2,8 @@
 
 robot     rclpy, the messages, the libraries of vifa_runtime and the test tools in .venv; never torch.
           Where a ROS 2 is sourced that ROS is used, else ROS 2 Jazzy comes from PyPI.
-training  torch, the libraries of vifa_training and the test tools in .venv-training; never ROS.
+training  torch, the libraries of vifa_training with all task networks (YOLOv5's is AGPL-3.0) and the test tools in
+          .venv-training; never ROS.
 
 Only steps whose inputs have changed are done again. What a step prints is in FOLDER/log/STEP.log.
 """
@@ -171,19 +172,16 @@ def mend_wheels(environment: Environment) -> None:
             path.write_text(mended)
 
 
-def hook_step(environment: Environment) -> Step:
-    """A start-up hook by which the environment's Python finds what is built into it."""
-    hook, start = (
-        environment.site_packages / "vifa_ros_paths.py",
-        environment.site_packages / "vifa_ros_paths.pth",
-    )
+def hook_step(environment: Environment, module: str, title: str) -> Step:
+    """A start-up hook: a module of scripts/ that the environment's Python imports whenever it starts."""
+    source = ROOT / f"scripts/{module}.py"
+    hook, start = (environment.site_packages / f"{module}{suffix}" for suffix in (".py", ".pth"))
 
     def install(log: Log) -> None:
-        shutil.copy(ROOT / "scripts/vifa_ros_paths.py", hook)
-        start.write_text("import vifa_ros_paths\n")
+        shutil.copy(source, hook)
+        start.write_text(f"import {module}\n")
 
-    key = key_of(ROOT / "scripts/vifa_ros_paths.py")
-    return Step("hook", "making messages and libraries findable", key, (hook, start), install)
+    return Step("hook", title, key_of(source), (hook, start), install)
 
 
 def build_step(environment: Environment, source: Path, title: str, *inputs: Path) -> Step:
@@ -233,7 +231,8 @@ def robot_steps(environment: Environment) -> list[Step]:
     else:
         title = "installing the libraries from PyPI (1 min, more on a slow network)"
         install = install_step(environment, "bags,dev", title)
-    steps = [create_step(environment), install, hook_step(environment)]
+    hook = hook_step(environment, "vifa_ros_paths", "making messages and libraries findable")
+    steps = [create_step(environment), install, hook]
     if environment.ros is None or not environment.ros.has_vision_msgs:
         source = ROOT / "msg/vision_msgs"
         title = "building the vision_msgs messages (30 s)"
@@ -244,8 +243,9 @@ def robot_steps(environment: Environment) -> list[Step]:
 
 
 def training_steps(environment: Environment) -> list[Step]:
-    title = "installing torch and the libraries from PyPI (2 min, more on a slow network)"
-    return [create_step(environment), install_step(environment, "training,dev", title)]
+    title = "installing torch, the task networks and the libraries from PyPI (3 min, more on a slow network)"
+    hook = hook_step(environment, "vifa_torchvision_mend", "making torchvision importable beside a CPU torch")
+    return [create_step(environment), install_step(environment, "training,detection,segmentation,dev", title), hook]
 
 
 def pending(environment: Environment, steps: list[Step]) -> list[Step]:

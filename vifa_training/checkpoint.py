@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,24 @@ def save_atomically(tensors: Mapping[str, Tensor], path: Path, metadata: dict[st
         with suppress(OSError):
             beside.unlink()
         raise TrainingError(f"cannot write {path} ({error}); make room and run again: what is there is kept") from None
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, by which a later step knows that it is still the same."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def digest_names(names: Sequence[str]) -> str:
+    """SHA-256 of the names of samples, by which a training knows that it goes on with the same ones."""
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+
+
+def fingerprint(module: nn.Module) -> str:
+    """SHA-256 of a module's weights, by which a training knows that it began from the same ones."""
+    total = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        total.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
@@ -87,7 +106,10 @@ class State:
         if metadata.get("recipe") != recipe:
             raise TrainingError(f"{path} belongs to a training by another recipe; choose another run folder")
         for name, module in self._modules.items():
-            module.load_state_dict(_with_prefix(tensors, name))
+            try:
+                module.load_state_dict(_with_prefix(tensors, name))
+            except RuntimeError:
+                raise TrainingError(f"{path} belongs to another network; choose another run folder") from None
         for name, optimiser in self._optimisers.items():
             state = optimiser.state_dict()
             for key, tensor in _with_prefix(tensors, name).items():

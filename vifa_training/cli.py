@@ -8,8 +8,10 @@ from vifa_runtime.backends import BackendError
 from vifa_runtime.bundle import BundleError
 from vifa_runtime.pairs import PairError
 from vifa_training.checkpoint import TrainingError
+from vifa_training.commands.add_task import add_task, reference, stage2
 from vifa_training.commands.efficiency import EfficiencyError, efficiency
 from vifa_training.commands.evaluate import evaluate
+from vifa_training.commands.experiment import app as experiment
 from vifa_training.commands.export import export
 from vifa_training.commands.fusion import fusion
 from vifa_training.commands.import_weights import import_weights
@@ -18,6 +20,7 @@ from vifa_training.efficiency.plot import PlotError
 from vifa_training.evaluation import EvaluationError
 from vifa_training.published_checkpoint import WeightsError
 from vifa_training.recipe import RecipeError
+from vifa_training.tasks import TaskNetworkError
 
 app = typer.Typer(
     help="Train visible-infrared fusion networks, measure them and export them as bundles.",
@@ -27,10 +30,11 @@ app = typer.Typer(
 )
 MENDABLE = (
     *(RecipeError, PairError, TrainingError, BundleError, BackendError),
-    *(WeightsError, EvaluationError, EfficiencyError, PlotError),
+    *(WeightsError, EvaluationError, EfficiencyError, PlotError, TaskNetworkError),
 )
-for command in (prepare, fusion, export, evaluate, efficiency, import_weights):
+for command in (prepare, fusion, export, reference, stage2, add_task, evaluate, efficiency, import_weights):
     app.command()(command)
+app.add_typer(experiment, name="experiment")
 
 
 def main() -> None:

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vifa_training.checkpoint import State, TrainingError, save_atomically
-from vifa_training.data import Batch, DataSet, draw_batch, whole_batch
-from vifa_training.networks import FusionNetwork
+from vifa_training.data import Augmentation, Batch, DataSet, draw_batch, whole_batch
+from vifa_training.networks import Trainable
 from vifa_training.objectives import Objective
 from vifa_training.schedule import Schedule
 
@@ -64,13 +64,14 @@ def make_fabric(schedule: Schedule, accelerator: str = "auto") -> Fabric:
 
 
 def train(
-    network: FusionNetwork,
+    network: Trainable,
     objective: Objective,
     training: DataSet,
-    validation: DataSet,
+    validation: DataSet | None,
     schedule: Schedule,
     run: Path,
     recipe: str = "",
+    augmentation: Augmentation | None = None,
     fabric: Fabric | None = None,
     max_minutes: float = math.inf,
     observe: Callable[[dict[str, float]], None] | None = None,
@@ -79,9 +80,11 @@ def train(
 
     Args:
         network, objective: with fresh weights, made from the schedule's seed.
-        training, validation: crops are drawn from the one; the other is looked at whole.
+        training, validation: crops are drawn from the one; the other is looked at whole. Without the other, the last
+            weights are the ones that are kept.
         run: folder of `last.safetensors`, `best.safetensors` and `log.jsonl`.
         recipe: what else, beside the schedule, makes a training another one.
+        augmentation: of the crops.
         fabric: of `make_fabric`; made here where it is missing.
         max_minutes: time after which the training rests; run it again to go on.
         observe: told of every line of the log.
@@ -93,13 +96,16 @@ def train(
     fabric = fabric or make_fabric(schedule)
     if schedule.batch % fabric.world_size:
         raise TrainingError(f"{schedule.batch} crops cannot be shared by {fabric.world_size} processes; change batch")
-    session = _Session(network, objective, training, validation, schedule, run, recipe, fabric)
+    if any(side % network.size_multiple for side in schedule.crop_sides):
+        shown, multiple = "x".join(map(str, schedule.crop_sides)), network.size_multiple
+        raise TrainingError(f"crops of {shown} do not fit the network; change crop to multiples of {multiple}")
+    session = _Session(network, objective, training, validation, schedule, run, recipe, augmentation, fabric)
     return session.work(time.monotonic() + 60 * max_minutes, observe)
 
 
 @torch.no_grad()
 def validation_loss(
-    network: FusionNetwork, objective: Objective, pairs: DataSet, progress: float = 1.0, limit: int = 0
+    network: Trainable, objective: Objective, pairs: DataSet, progress: float = 1.0, limit: int = 0
 ) -> float:
     """Mean loss over whole pairs, `limit` of them evenly spread (0 for all); leaves the network in evaluation mode."""
     network.eval()
@@ -121,20 +127,22 @@ def freeze_norms(network: nn.Module) -> None:
 class _Session:
     """One call of `train`: what it works with, and the turns it takes."""
 
-    network: FusionNetwork
+    network: Trainable
     objective: Objective
     training: DataSet
-    validation: DataSet
+    validation: DataSet | None
     schedule: Schedule
     run: Path
     recipe: str
+    augmentation: Augmentation | None
     fabric: Fabric
 
     def __post_init__(self) -> None:
         network = self.network.to(self.fabric.device, memory_format=torch.channels_last)  # is faster
         objective, schedule, fabric = self.objective.to(self.fabric.device), self.schedule, self.fabric
-        self.identity = json.dumps([asdict(schedule), self.recipe], sort_keys=True)
-        self.optimiser = torch.optim.Adam(network.parameters(), lr=schedule.learning_rate)
+        augmentation = asdict(self.augmentation) if self.augmentation else None
+        self.identity = json.dumps([asdict(schedule), self.recipe, augmentation], sort_keys=True)
+        self.optimiser = torch.optim.Adam(network.parameter_groups(), lr=schedule.learning_rate)
         opponent = [parameter for parameter in objective.parameters() if parameter.requires_grad]
         self.opponent = torch.optim.Adam(opponent, lr=schedule.learning_rate) if opponent else None
         average = get_ema_multi_avg_fn(schedule.ema)
@@ -208,35 +216,60 @@ class _Session:
                 parameter.grad = part.view_as(parameter)
         torch.nn.utils.clip_grad_norm_(parameters, self.schedule.clip)
         for group in optimiser.param_groups:
-            group["lr"] = self.schedule.rate(step)
+            group["lr"] = self.schedule.rate(step) * group.get("share", 1.0)
         optimiser.step()
         return value
 
     def _draw(self, step: int) -> Batch:
-        rng = np.random.default_rng([self.schedule.seed, step])
-        return draw_batch(self.training, self.schedule.batch, self.schedule.crop, rng)
+        """The crops of a step; what torch draws after them, like a dropout, is the same whenever the step is done."""
+        rng = np.random.default_rng([self.schedule.seed, step % 2**32])
+        batch = draw_batch(self.training, self.schedule.batch, self.schedule.crop, rng, self.augmentation)
+        torch.manual_seed(int(rng.integers(2**63)))
+        return batch
 
     def _validate(self, loss: float) -> dict[str, float]:
         """Look at the validation pairs, keep the best weights, write the log and the checkpoint."""
         done, schedule = self.progressed, self.schedule
         network = self.network if self.average is None else self.average.module
         progress = done.step / schedule.steps
-        score = validation_loss(network, self.objective, self.validation, progress, schedule.validation_pairs)
-        if score < done.best:
-            done.best, done.best_step = score, done.step
+        if schedule.norm_batches:
+            self._estimate_norms(network, progress)
+        row = {"step": done.step, "loss": loss, "learning_rate": schedule.rate(done.step - 1)}
+        if self.validation is not None:
+            pairs = schedule.validation_pairs
+            row["validation"] = validation_loss(network, self.objective, self.validation, progress, pairs)
+        if self.validation is None or row["validation"] < done.best:
+            done.best, done.best_step = row.get("validation", math.inf), done.step
             if self.fabric.is_global_zero:
                 save_atomically(network.state_dict(), self.run / "best.safetensors", {"step": str(done.step)})
         if done.step == schedule.steps:
             done.ended = "all steps are done"
         elif schedule.patience and done.step - done.best_step >= schedule.patience * schedule.validate_every:
             done.ended = f"no gain since step {done.best_step}"
-        row = {"step": done.step, "loss": loss, "validation": score, "learning_rate": schedule.rate(done.step - 1)}
         if self.fabric.is_global_zero:
             with (self.run / "log.jsonl").open("a") as file:
                 file.write(json.dumps(row) + "\n")
         self._remember()
-        self._say(f"step {done.step}/{schedule.steps}: loss {loss:.4f}, validation {score:.4f}")
+        told = "".join(f", {key} {row[key]:.4f}" for key in ("loss", "validation") if key in row)
+        self._say(f"step {done.step}/{schedule.steps}: {told[2:]}")
         return row
+
+    def _estimate_norms(self, network: Trainable, progress: float) -> None:
+        """Give the batch norms the mean statistics of some training batches, the same whenever it is asked.
+
+        Those that the network keeps in evaluation mode while it is trained stay as they are.
+        """
+        network.train()
+        norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d) and module.training]
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the plain mean over all batches
+        with torch.no_grad():
+            for index in range(self.schedule.norm_batches if norms else 0):
+                self.objective(network, self._draw(-1 - index).to(self.fabric.device), progress)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
     def _remember(self) -> None:
         if self.fabric.is_global_zero:
@@ -258,6 +291,7 @@ def _share(batch: Batch, rank: int, world: int) -> Batch:
         boxes=None if batch.boxes is None else batch.boxes[mine],
         labels=None if batch.labels is None else batch.labels[mine],
         mask=None if batch.mask is None else batch.mask[mine],
+        fused=None if batch.fused is None else batch.fused[mine],
         tags=batch.tags[mine],
     )
 

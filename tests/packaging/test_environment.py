@@ -1,8 +1,10 @@
 """The set-up of the environments: what is redone, what is not, and what a failure says."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -144,6 +146,25 @@ def test_hook_finds_what_is_built_into_the_environment():
     prefixes, libraries = done.stdout.split()
     assert prefixes == f"/opt/ros/overlay:{sys.prefix}"
     assert f"{sys.prefix}/lib" in libraries.split(":")
+
+
+def test_training_brings_every_task_network():
+    step = next(s for s in environment.training_steps(environment.Environment(ROOT, None)) if s.name == "install")
+    commands = []
+    step.run(SimpleNamespace(run=lambda *words: commands.append(words)))
+    extras = re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    asked = re.search(r"\[(.+)\]$", str(commands[-1][-1]))[1].split(",")
+    assert {"training", "detection", "segmentation"} <= set(asked) <= set(extras)
+
+
+def test_training_hook_is_imported_when_python_starts(venv):
+    hook = environment.training_steps(environment.Environment(venv, None))[-1]
+    hook.results[0].parent.mkdir(parents=True)
+    perform(hook, venv)
+    module, start = hook.results
+    assert start.suffix == ".pth"
+    assert start.read_text() == f"import {module.stem}\n"
+    assert module.read_text() == (ROOT / f"scripts/{module.name}").read_text()
 
 
 def test_no_torch_in_the_robots_environment():

@@ -23,22 +23,42 @@ from vifa_training.evaluation import (
     write_csv,
 )
 from vifa_training.evaluation import evaluate as evaluate_bundles
+from vifa_training.experiments import DEFAULT_TASKS
 
 
 def evaluate(
     data: Annotated[Path, typer.Option(help="Folder that holds the data sets.")],
-    part: Annotated[list[str], typer.Option(help="A folder in it, or <folder>@train|val|test; may be given again.")],
     bundles: Annotated[
         Optional[list[str]], typer.Argument(help="Bundle folders, or names of shipped ones; none for the baselines.")
     ] = None,
+    part: Annotated[
+        Optional[list[str]], typer.Option(help="A folder in it, or <folder>@train|val|test; may be given again.")
+    ] = None,
+    folds: Annotated[
+        int, typer.Option(help="Pool the held-out folds of `experiment tasks` in --run instead; 0: don't.", min=0)
+    ] = 0,
+    run: Annotated[Optional[Path], typer.Option("--run", "-r", help="Folder of that experiment.")] = None,
+    network: Annotated[str, typer.Option(help="Fusion network of that experiment.")] = "nano",
+    preset: Annotated[str, typer.Option(help="Preset of that experiment.")] = "cpu",
+    task: Annotated[str, typer.Option(help="Its task recipes, with commas between.")] = DEFAULT_TASKS,
     json: Annotated[Optional[Path], typer.Option("--json", help="Write the means as JSON.")] = None,
     csv: Annotated[Optional[Path], typer.Option("--csv", help="Write every image's values as CSV.")] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", help="Processes to use.", min=1)] = 1,
 ) -> None:
-    """Measure the fused images of bundles, with the trivial baselines beside them.
+    """Measure fused images beside trivial baselines, or boxes and masks by cross-validation.
 
     Example: vifa-train evaluate nano-fusion --data ../shared/data --part msrs/test --part roadscene@test
+    Example: vifa-train evaluate --folds 4 --run runs/tasks --data ../shared/data
     """
+    if folds:
+        if run is None or bundles or part or csv:
+            raise EvaluationError("--folds goes with --run, --network, --preset and --task, not with bundles and parts")
+        from vifa_training.commands.experiment import make_experiment, pool_folds  # the rest needs no torch
+
+        pool_folds(make_experiment(network, data, run, task, preset, folds), json, "vifa-train evaluate")
+        return
+    if not part:
+        raise EvaluationError("nothing to evaluate; name a part of the data by --part, or give --folds and --run")
     report(
         [load_bundle(find_bundle(name)) for name in bundles or []], data, part, jobs, "vifa-train evaluate", json, csv
     )

@@ -50,7 +50,17 @@ def fusion(
     with ExitStack() as stack:
         observe = stack.enter_context(tensorboard_writer(run)) if tensorboard else None
         done = train(
-            network, objective, training, validation, plan.schedule, run, plan.identity, fabric, max_minutes, observe
+            network,
+            objective,
+            training,
+            validation,
+            plan.schedule,
+            run,
+            plan.identity,
+            None,
+            fabric,
+            max_minutes,
+            observe,
         )
     if math.isfinite(done.best):
         fabric.print(f"best validation loss {done.best:.4f} at step {done.best_step}: {run / 'best.safetensors'}")

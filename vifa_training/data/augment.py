@@ -120,12 +120,14 @@ def _stack(samples: Sequence[Sample]) -> Batch:
         unknown = np.full(thermal.shape[2:], UNKNOWN, np.uint8)
         mask = torch.from_numpy(np.stack([unknown if some is None else some for some in masks]).astype(np.int64))
     labelled = all(some is not None for some in boxes)
+    imitates = all(sample.fused is not None for sample in samples)
     return Batch(
         visible=torch.from_numpy(_unit_range(visible)),
         thermal=torch.from_numpy(thermal),
         boxes=[torch.tensor(some) for some in boxes] if labelled else None,
         labels=[torch.tensor(some) for some in labels] if labelled else None,
         mask=mask,
+        fused=torch.from_numpy(np.stack([sample.fused for sample in samples])[:, None]) if imitates else None,
         tags=tuple(sample.tags for sample in samples),
     )
 

@@ -40,6 +40,7 @@ class Sample:
         labels: (N,) int64, class of each box; None with `boxes`.
         mask: (H,W) uint8 class ids, 255 where unknown; None where the data set has no masks.
         tags: what reports are split by, like `day` or `night`.
+        fused: (H,W) float32, 0..1: a fused luma to imitate; None without.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Sample:
     labels: NDArray[np.int64] | None = None
     mask: NDArray[np.uint8] | None = None
     tags: tuple[str, ...] = ()
+    fused: NDArray[np.float32] | None = None
 
 
 class DataSet(Protocol):
@@ -92,6 +94,7 @@ class Batch:
         labels: one (N,) int64 tensor a sample; None with `boxes`.
         mask: (B,H,W) int64 class ids, 255 where unknown; None without masks.
         tags: tags of each sample.
+        fused: (B,1,H,W) float32, fused luma to imitate; None where a sample has none.
     """
 
     visible: Tensor
@@ -100,6 +103,7 @@ class Batch:
     labels: list[Tensor] | None = None
     mask: Tensor | None = None
     tags: tuple[tuple[str, ...], ...] = ()
+    fused: Tensor | None = None
 
     @property
     def visible_y(self) -> Tensor:
@@ -115,4 +119,5 @@ class Batch:
             boxes=None if self.boxes is None else [boxes.to(device) for boxes in self.boxes],
             labels=None if self.labels is None else [labels.to(device) for labels in self.labels],
             mask=None if self.mask is None else self.mask.to(device),
+            fused=None if self.fused is None else self.fused.to(device),
         )

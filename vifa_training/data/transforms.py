@@ -38,7 +38,13 @@ def crop(sample: Sample, place: tuple[int, int], size: tuple[int, int], kept_sha
         boxes, kept = clip_boxes(boxes - np.array([left, top, left, top], np.float32), size, kept_share)
         labels = labels[kept]
     return replace(
-        sample, visible=sample.visible[grid], thermal=sample.thermal[grid], boxes=boxes, labels=labels, mask=mask
+        sample,
+        visible=sample.visible[grid],
+        thermal=sample.thermal[grid],
+        boxes=boxes,
+        labels=labels,
+        mask=mask,
+        fused=None if sample.fused is None else sample.fused[grid],
     )
 
 
@@ -71,6 +77,7 @@ def resize(sample: Sample, size: tuple[int, int]) -> Sample:
         thermal=cv2.resize(sample.thermal, size, interpolation=method),
         boxes=None if sample.boxes is None else np.minimum(sample.boxes * factors, limits),
         mask=None if sample.mask is None else cv2.resize(sample.mask, size, interpolation=cv2.INTER_NEAREST_EXACT),
+        fused=None if sample.fused is None else cv2.resize(sample.fused, size, interpolation=method),
     )
 
 
@@ -86,4 +93,5 @@ def mirror(sample: Sample) -> Sample:
         thermal=sample.thermal[:, ::-1],
         boxes=boxes,
         mask=None if sample.mask is None else sample.mask[:, ::-1],
+        fused=None if sample.fused is None else sample.fused[:, ::-1],
     )

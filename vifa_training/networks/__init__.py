@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from vifa_training.networks.base import Backbone, Features, FusionNetwork, Head, count_parameters
+from vifa_training.networks.base import Backbone, Features, FusionNetwork, Head, LastLayer, Trainable, count_parameters
+from vifa_training.networks.deeper import deepen
 from vifa_training.networks.didfuse import DIDFuse
 from vifa_training.networks.nano import Nano
 from vifa_training.networks.piafusion import PIAFusion
@@ -29,4 +30,15 @@ def build_network(name: str, tasks: Sequence[str]) -> FusionNetwork:
     return NETWORKS[name](tasks)
 
 
-__all__ = ["NETWORKS", "Backbone", "Features", "FusionNetwork", "Head", "build_network", "count_parameters"]
+__all__ = [
+    "NETWORKS",
+    "Backbone",
+    "Features",
+    "FusionNetwork",
+    "Head",
+    "LastLayer",
+    "Trainable",
+    "build_network",
+    "count_parameters",
+    "deepen",
+]

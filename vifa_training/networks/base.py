@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 Features = dict[str, Tensor]
@@ -37,6 +38,20 @@ class Backbone(nn.Module):
         return {name: layers[name] for name in self.handed_on}
 
 
+class LastLayer(NamedTuple):
+    """The last layer of a head, which is linear: fused luma = activation(layer(inputs)).
+
+    Attributes:
+        layer: a convolution.
+        inputs: what it reads, (B,C,H',W').
+        wanted: fused luma (B,1,H,W) -> what the layer has to give for it, (B,C',H',W'); the activation undone.
+    """
+
+    layer: nn.Conv2d
+    inputs: Tensor
+    wanted: Callable[[Tensor], Tensor]
+
+
 class Head(nn.Module):
     """The thin part of one task: features -> fused luma (B,1,H,W).
 
@@ -52,26 +67,42 @@ class Head(nn.Module):
         """Fused luma (B,1,H,W), not clamped."""
         raise NotImplementedError
 
+    def last_layer(self, features: Features) -> LastLayer | None:
+        """The last layer on these features, for an exact solution; None where a norm follows it."""
+        return None
+
     def forward(self, features: Features) -> Tensor:
         """Fused luma; see the class."""
         fused = self.luma(features)
         return fused if self.training else fused.clamp(0, 1)
 
 
-class FusionNetwork(nn.Module):
+class Trainable(nn.Module):
+    """What a trainer trains.
+
+    Attributes:
+        size_multiple: height and width of its input must be multiples of this.
+        precision: context in which `forward` computes; a trainer may set one of mixed precision.
+    """
+
+    size_multiple = 1
+    precision: Callable[[], AbstractContextManager[Any]] = staticmethod(nullcontext)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """For an optimiser: `params`, and the `share` of the schedule's learning rate that they get."""
+        return [{"params": [parameter for parameter in self.parameters() if parameter.requires_grad], "share": 1.0}]
+
+
+class FusionNetwork(Trainable):
     """A shared backbone and one thin head a task.
 
     Attributes:
         name: the registry's name.
-        size_multiple: height and width of its input must be multiples of this.
         backbone: (visible_y (B,1,H,W), thermal (B,1,H,W)), both 0..1 -> named feature tensors.
         heads: task -> module, features -> fused luma (B,1,H,W).
-        precision: context in which `forward` computes; a trainer may set one of mixed precision.
     """
 
     name: str
-    size_multiple = 1
-    precision: Callable[[], AbstractContextManager[Any]] = staticmethod(nullcontext)
 
     def __init__(self, backbone: Backbone, make_head: Callable[[], Head], tasks: Sequence[str]) -> None:
         super().__init__()
@@ -117,6 +148,11 @@ class FusionNetwork(nn.Module):
         if task not in self.heads:
             raise ValueError(f"there is no head for {task!r}; the tasks are {', '.join(self.heads)}")
         return self.heads[task]
+
+
+def atanh(value: Tensor) -> Tensor:
+    """The inverse of tanh, finite for bytes too: what lies beyond 0.998 is taken for it."""
+    return torch.atanh(value.clamp(-0.998, 0.998))
 
 
 def count_parameters(module: nn.Module) -> int:

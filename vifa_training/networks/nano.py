@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vifa_training.networks.base import Backbone, Features, FusionNetwork, Head
+from vifa_training.networks.base import Backbone, Features, FusionNetwork, Head, LastLayer
 
 DETAIL_CHANNELS = 16
 CONTEXT_CHANNELS = 32
@@ -83,6 +83,11 @@ class NanoHead(Head):
 
     def luma(self, features: Features) -> Tensor:
         return features["luma"] + to_pixels(self.change(features["features"]))
+
+    def last_layer(self, features: Features) -> LastLayer:
+        return LastLayer(
+            self.change, features["features"], lambda fused: F.pixel_unshuffle(fused - features["luma"], 2)
+        )
 
 
 def to_pixels(cells: Tensor) -> Tensor:

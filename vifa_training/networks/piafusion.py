@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vifa_training.networks.base import Backbone, Features, FusionNetwork, Head
+from vifa_training.networks.base import Backbone, Features, FusionNetwork, Head, LastLayer, atanh
 
 ENCODER = (16, 16, 32, 64, 128)
 DECODER = (256, 128, 64)
@@ -71,8 +71,13 @@ class PIAFusionHead(Head):
         self.output = nn.Conv2d(32, 1, 1)
 
     def luma(self, features: Features) -> Tensor:
-        hidden = F.leaky_relu(self.hidden(features["decoder3"]))
-        return torch.tanh(self.output(hidden)) / 2 + 0.5
+        return torch.tanh(self.output(self._hidden(features))) / 2 + 0.5
+
+    def last_layer(self, features: Features) -> LastLayer:
+        return LastLayer(self.output, self._hidden(features), lambda fused: atanh(2 * fused - 1))
+
+    def _hidden(self, features: Features) -> Tensor:
+        return F.leaky_relu(self.hidden(features["decoder3"]))
 
 
 def exchange(visible: Tensor, thermal: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vifa_training.networks.base import Backbone, Features, FusionNetwork, Head
+from vifa_training.networks.base import Backbone, Features, FusionNetwork, Head, LastLayer
 
 WIDTH = 60
 ATTENTION_HEADS = 6
@@ -102,6 +102,9 @@ class SwinFusionHead(Head):
 
     def luma(self, features: Features) -> Tensor:
         return self.output(_activate(self.hidden(features["narrowed"])))
+
+    def last_layer(self, features: Features) -> LastLayer:
+        return LastLayer(self.output, _activate(self.hidden(features["narrowed"])), lambda fused: fused)
 
 
 class FusionStage(nn.Module):

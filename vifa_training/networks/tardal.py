@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from vifa_training.networks.base import Backbone, Features, FusionNetwork, Head
+from vifa_training.networks.base import Backbone, Features, FusionNetwork, Head, LastLayer, atanh
 
 WIDTH = 32
 DENSE_LAYERS = 3
@@ -66,6 +66,9 @@ class TarDALHead(Head):
 
     def luma(self, features: Features) -> Tensor:
         return torch.tanh(self.output(self.hidden(features["funnel2"])))
+
+    def last_layer(self, features: Features) -> LastLayer:
+        return LastLayer(self.output, self.hidden(features["funnel2"]), atanh)
 
 
 def _conv(inputs: int, outputs: int) -> nn.Sequential:

@@ -1,0 +1,106 @@
+"""`vifa-train reference`, `stage2` and `add-task`: from a bundle and labelled pairs to a bundle with one more task."""
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import torch
+import typer
+
+from vifa_runtime.bundle import Bundle, load_bundle
+from vifa_runtime.models import find_bundle
+from vifa_training.add_task import check_addition, learn_head, learn_reference, measure, write_with_task
+from vifa_training.bundle_network import network_of
+from vifa_training.checkpoint import TrainingError
+from vifa_training.data import DataSet
+from vifa_training.task_data import open_labelled
+from vifa_training.task_recipe import PRESETS, TaskRecipe, load_task_recipe
+
+BundleName = Annotated[str, typer.Argument(help="A bundle's folder, or the name of one that ships.")]
+Recipe = Annotated[str, typer.Argument(help="A task recipe file, or the name of a shipped one (msrs-detection).")]
+Data = Annotated[Path, typer.Option(help="Folder that holds the recipe's data sets.")]
+Run = Annotated[Path, typer.Option("--run", "-r", help="Folder of the trainings; what is there is gone on with.")]
+Preset = Annotated[str, typer.Option(help=f"How long: {', '.join(PRESETS)}.")]
+Like = Annotated[Optional[str], typer.Option(help="Task whose head the reference starts from; the first by default.")]
+Threads = Annotated[int, typer.Option(help="CPU threads; 0 for one a core.", min=0)]
+
+
+def reference(
+    bundle: BundleName,
+    recipe: Recipe,
+    data: Data,
+    run: Run,
+    preset: Preset = "cpu",
+    like: Like = None,
+    threads: Threads = 0,
+) -> None:
+    """Train the reference model of a task: the whole fusion network and the task network as one (Eq. 2).
+
+    Example: vifa-train reference nano-fusion msrs-detection --data ../shared/data --run runs/msrs
+    """
+    source, plan, pairs = _open(bundle, recipe, data, threads)
+    learn_reference(network_of(source), _like(source, like), plan, plan.preset(preset), pairs, run)
+    print(f"{run / 'reference/best.safetensors'} holds the reference model; vifa-train stage2 teaches a head by it")
+
+
+def stage2(
+    bundle: BundleName,
+    recipe: Recipe,
+    data: Data,
+    run: Run,
+    preset: Preset = "cpu",
+    like: Like = None,
+    threads: Threads = 0,
+) -> None:
+    """Teach a thin head on the bundle's frozen backbone what the reference model fuses (Eq. 3).
+
+    Example: vifa-train stage2 nano-fusion msrs-detection --data ../shared/data --run runs/msrs
+    """
+    if not (run / "reference/best.safetensors").exists():
+        raise TrainingError(f"{run} holds no reference model; run vifa-train reference first")
+    source, plan, pairs = _open(bundle, recipe, data, threads)
+    check_addition(source, plan)
+    network, schedules = network_of(source), plan.preset(preset)
+    model = learn_reference(network, _like(source, like), plan, schedules, pairs, run)
+    learn_head(network, plan, schedules, model, pairs, run)
+    print(f"{run / 'stage2/best.safetensors'} holds the head; vifa-train add-task puts it into a bundle")
+
+
+def add_task(
+    bundle: BundleName,
+    recipe: Recipe,
+    data: Data,
+    run: Run,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the new bundle.")],
+    preset: Preset = "cpu",
+    like: Like = None,
+    drop: Annotated[str, typer.Option(help="Tasks to leave out, with commas between.")] = "",
+    threads: Threads = 0,
+) -> None:
+    """Add a task to a bundle; its backbone and the graphs of its other tasks stay byte for byte as they are.
+
+    Example: vifa-train add-task nano-fusion msrs-detection --data ../shared/data --run runs/msrs -o my-bundle
+    """
+    source, plan, pairs = _open(bundle, recipe, data, threads)
+    left_out = [name.strip() for name in drop.split(",") if name.strip()]
+    check_addition(source, plan, left_out)
+    validation = open_labelled(data, plan.validation, plan)
+    network, schedules = network_of(source), plan.preset(preset)
+    model = learn_reference(network, _like(source, like), plan, schedules, pairs, run)
+    learn_head(network, plan, schedules, model, pairs, run)
+    metrics = measure(network, model.task, plan, validation)
+    written = write_with_task(source, network, model.task, plan, output, metrics, left_out)
+    shown = ", ".join(f"{row['metric']} {row['value']:.3f}" for row in metrics)
+    print(f"{output}: {', '.join(written.task_names)}; {plan.task} on {plan.validation}: {shown}")
+
+
+def _open(bundle: str, recipe: str, data: Path, threads: int) -> tuple[Bundle, TaskRecipe, DataSet]:
+    if threads:
+        torch.set_num_threads(threads)
+    source, plan = load_bundle(find_bundle(bundle)), load_task_recipe(recipe)
+    return source, plan, open_labelled(data, plan.training, plan)
+
+
+def _like(bundle: Bundle, name: str | None) -> str:
+    if name is not None and name not in bundle.task_names:
+        raise TrainingError(f"bundle {bundle.name} has no task {name!r}; it has {', '.join(bundle.task_names)}")
+    return name or bundle.task_names[0]

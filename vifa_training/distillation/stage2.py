@@ -1,0 +1,97 @@
+"""Stage 2, reference model-guided distillation (section 3.3): a thin head learns to imitate a reference model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vifa_training.checkpoint import digest_names, fingerprint, load_weights
+from vifa_training.data import Augmentation, Batch, DataSet, Sample, whole_batch
+from vifa_training.distillation.extended import ExtendedData
+from vifa_training.distillation.least_squares import solve_last_layer
+from vifa_training.networks import FusionNetwork, Head, Trainable
+from vifa_training.objectives import Objective
+from vifa_training.schedule import Schedule
+from vifa_training.trainer import train
+
+_AS_FUSED = Augmentation(mirror=0, stretch=0)  # changed pairs would have other fused images than those to imitate
+
+
+def stage2(
+    network: FusionNetwork,
+    task: str,
+    reference: Callable[[Sample], NDArray[np.float32]],
+    pairs: DataSet,
+    schedule: Schedule,
+    run: Path,
+    taught_by: str,
+) -> None:
+    """Train the head of `task` so that the shared backbone fuses what the reference model fuses; nothing else changes.
+
+    Args:
+        network: with a fresh head for `task`; ends with the trained one.
+        reference: a sample -> fused luma (H,W), 0..1, of the reference model: the ground truth of Eq. 3.
+        pairs: what to imitate it on.
+        run: folder of the extended data set and of the training.
+        taught_by: what tells this reference model from others: a sum of its weights.
+
+    Raises:
+        TrainingError, DataError: as `vifa_training.trainer.train`.
+    """
+    extended = ExtendedData(pairs, reference, run / f"extended-{taught_by[:12]}")  # (ir, vi, û)
+    student = HeadModel(network, task)  # the backbone is frozen, its batch norms too
+    if not (run / "last.safetensors").exists():
+        network.eval()
+        solve_last_layer(network, task, (whole(extended[i], network) for i in range(len(extended))))
+    identity = f"{taught_by} on {digest_names(pairs.names)} behind {fingerprint(network.backbone)}"
+    train(student, ImitationObjective(), extended, None, schedule, run, identity, _AS_FUSED)  # Eq. 3
+    load_weights(student, run / "best.safetensors")
+    network.eval()
+
+
+class HeadModel(Trainable):
+    """A fusion network of which one head is trained."""
+
+    def __init__(self, network: FusionNetwork, task: str) -> None:
+        super().__init__()
+        self.network, self.task, self.size_multiple = network, task, network.size_multiple
+        network.requires_grad_(False)
+        self.head.requires_grad_(True)
+
+    @property
+    def head(self) -> Head:
+        """The head that is trained."""
+        return self.network.heads[self.task]
+
+    def train(self, mode: bool = True) -> HeadModel:
+        """Only the head ever leaves evaluation mode."""
+        super().train(mode)
+        self.network.eval()
+        self.head.train(mode)
+        return self
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Fused luma (B,1,H,W); in training not clamped, so that saturated pixels keep a gradient."""
+        with self.precision():
+            with torch.no_grad():
+                features = self.network.backbone(batch.visible_y, batch.thermal)
+            return self.head(features).float()
+
+
+class ImitationObjective(Objective):
+    """Eq. 3: the L2 norm of the difference to the reference's image, over the square root of its number of pixels."""
+
+    def forward(self, network: HeadModel, batch: Batch, progress: float) -> Tensor:
+        """See `Objective.forward`; a mean over images."""
+        difference = (network(batch) - batch.fused).flatten(1)
+        return (difference.square().mean(dim=1) + 1e-12).sqrt().mean()
+
+
+def whole(sample: Sample, network: FusionNetwork) -> Batch:
+    """A whole sample as a batch for the network, on its device."""
+    return whole_batch(sample, network.size_multiple).to(next(network.parameters()).device)

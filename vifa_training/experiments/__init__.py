@@ -1,0 +1,3 @@
+"""The paper's comparisons on folds of real data: each a sequence of trainings that can be stopped and gone on with."""
+
+DEFAULT_TASKS = "msrs-detection,cwfid-segmentation"

@@ -1,0 +1,80 @@
+"""The paper's Figure 4: how many task-specific layers a task needs when they learn from a reference model."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from vifa_training.checkpoint import digest
+from vifa_training.distillation.reference import train_reference
+from vifa_training.distillation.stage2 import stage2
+from vifa_training.experiments.report import device_name
+from vifa_training.experiments.tasks import (
+    SHARED,
+    TasksExperiment,
+    new_task,
+    open_task_data,
+    split_fold,
+    train_shared,
+)
+from vifa_training.networks import FusionNetwork, count_parameters, deepen
+from vifa_training.pictures import Fused
+from vifa_training.predictions import load_predictions, save_predictions
+from vifa_training.task_evaluation import Pooled, predict
+from vifa_training.task_recipe import TaskRecipe
+
+
+def run_head_depth(experiment: TasksExperiment, fold: int, depths: Sequence[int]) -> list[dict[str, Any]]:
+    """Stage 2 with heads of so many layers, on one fold, shown to the reference's task network.
+
+    Returns:
+        Rows `{network, task, layers, head_params, metric, mean, low, high, ratio, ...}`; 0 layers is the reference.
+    """
+    folder = experiment.fold_folder(fold)
+    blocks = [split_fold(open_task_data(experiment, recipe), fold, experiment.folds) for recipe in experiment.recipes]
+    shared = train_shared(experiment, [training for training, _ in blocks], folder / "fusion")
+    own_layers = count_layers(shared.heads[SHARED])
+    rows: list[dict[str, Any]] = []
+    for recipe, (training, held_out) in zip(experiment.recipes, blocks, strict=True):
+        inside, preset = folder / recipe.name, recipe.preset(experiment.preset)
+        task = new_task(recipe, preset.task)
+        model = train_reference(copy.deepcopy(shared), SHARED, task, training, recipe, preset, inside / "ref")
+        teacher, taught_by = Fused(model.fusion, SHARED), digest(inside / "ref/best.safetensors")
+        made, heads = {"0": predict(model.task, teacher, held_out, recipe.shrink)}, {"0": 0}
+        for depth in depths:
+            if depth < own_layers:
+                continue
+            network = with_fresh_head(shared, recipe, depth - own_layers, preset.head.seed)
+            run = inside / f"depth{depth}"
+            stage2(network, recipe.task, teacher.luma, training, preset.head, run, taught_by)
+            if not (run / "predictions.json").exists():
+                shown = Fused(network, recipe.task)
+                save_predictions(run / "predictions.json", predict(model.task, shown, held_out, recipe.shrink))
+            made[str(depth)] = load_predictions(run / "predictions.json")
+            heads[str(depth)] = count_parameters(network.heads[recipe.task])
+        pooled = Pooled(recipe, [held_out[index] for index in range(len(held_out))], made)
+        for row in pooled.rows("0"):
+            layers = row.pop("method")
+            head = {"network": experiment.network, "method": f"{layers} layers", "task": recipe.name}
+            tail = {"layers": int(layers), "head_params": heads[layers], "fold": fold, "folds": experiment.folds}
+            rows.append({**head, **row, **tail, "preset": experiment.preset, "device": device_name()})
+    return rows
+
+
+def with_fresh_head(shared: FusionNetwork, recipe: TaskRecipe, more_layers: int, seed: int) -> FusionNetwork:
+    """A copy of the shared network with a fresh head for the task, deeper by so many convolutions."""
+    network = copy.deepcopy(shared)
+    torch.manual_seed(seed)
+    head = network.add_head(recipe.task)
+    feature = network.backbone.handed_on[0]
+    channels = network.distilled_layers[feature]
+    network.swap_head(recipe.task, deepen(lambda: head, feature, channels, more_layers))
+    return network.eval()
+
+
+def count_layers(head: torch.nn.Module) -> int:
+    """Convolutions of a head."""
+    return sum(isinstance(module, torch.nn.Conv2d) for module in head.modules())

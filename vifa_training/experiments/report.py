@@ -1,0 +1,78 @@
+"""From the predictions of an experiment to rows, tables and what was run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from vifa_runtime.provenance import describe_run
+from vifa_training.experiments.tasks import CONTROLS, METHODS, TasksExperiment, open_task_data, pooled_predictions
+from vifa_training.task_evaluation import Pooled
+from vifa_training.task_recipe import TaskRecipe
+
+REFERENCE = "ref"
+
+
+def task_rows(experiment: TasksExperiment, resamples: int = 1000) -> list[dict[str, Any]]:
+    """Rows `{network, method, task, metric, mean, low, high, ...}` of all tasks, pooled over the folds.
+
+    Raises:
+        TrainingError: a fold is not done.
+    """
+    rows: list[dict[str, Any]] = []
+    for recipe in experiment.recipes:
+        pooled = pool(experiment, recipe, [*METHODS, *CONTROLS])
+        for row in pooled.rows(REFERENCE, resamples):
+            method, metric = row.pop("method"), row.pop("metric")
+            head = {"network": experiment.network, "method": method, "task": recipe.name, "metric": metric}
+            tail = {"folds": experiment.folds, "preset": experiment.preset, "device": device_name()}
+            rows.append({**head, **row, **tail})
+    return rows
+
+
+def pool(experiment: TasksExperiment, recipe: TaskRecipe, methods: Sequence[str]) -> Pooled:
+    """Out-of-fold predictions of a task's pairs, in the order of their names.
+
+    Raises:
+        TrainingError: a fold is not done.
+    """
+    dataset = open_task_data(experiment, recipe)
+    order = sorted(range(len(dataset)), key=lambda index: dataset.names[index])
+    names = [dataset.names[index] for index in order]
+    predictions = {method: pooled_predictions(experiment, recipe, method, names) for method in methods}
+    return Pooled(recipe, [dataset[index] for index in order], predictions)
+
+
+def print_rows(rows: Sequence[dict[str, Any]]) -> None:
+    """One table a task: a line a method, a column a metric, with its interval."""
+    for task in dict.fromkeys(row["task"] for row in rows):
+        own = [row for row in rows if row["task"] == task]
+        table = Table(title=f"{task}, {own[0]['network']}", box=SIMPLE_HEAD, pad_edge=False)
+        metrics = list(dict.fromkeys(row["metric"] for row in own))
+        for name in ("method", *metrics):
+            table.add_column(name, no_wrap=True)
+        for method in dict.fromkeys(row["method"] for row in own):
+            of = {row["metric"]: row for row in own if row["method"] == method}
+            table.add_row(method, *(_cell(of[metric]) for metric in metrics))
+        Console(width=200).print(table)
+
+
+def run_meta(command: str, experiment: TasksExperiment) -> dict[str, Any]:
+    """What is recorded beside the rows."""
+    return {**describe_run(command, seed=experiment.fusion.seed), "device": device_name()}
+
+
+def device_name() -> str:
+    """The accelerator, or CPU."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+
+
+def _cell(row: dict[str, Any]) -> str:
+    if row["mean"] is None:
+        return "-"
+    return f"{row['mean']:.3f}" + (f" ({row['low']:.3f}-{row['high']:.3f})" if row.get("low") is not None else "")

@@ -1,0 +1,207 @@
+"""One shared backbone for several tasks against each task's own network, by cross-validation.
+
+    for each fold:   fusion network without labels, on the training blocks of all tasks   -> the shared backbone
+      for each task: task network on a source, on the average, on the shared fusion         visible thermal average base
+                     fusion and task network as one (Eq. 2)                                 ref
+                     thin head on the shared backbone, taught by ref (Eq. 3)                vifa
+                     each predicts the block that nobody saw
+    pool the blocks, average, bootstrap
+
+Every step leaves a file behind and is skipped where it is there, so a run that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from vifa_training.checkpoint import TrainingError, digest, digest_names, load_weights
+from vifa_training.data import Concatenation, DataSet, Subset, contiguous_folds, open_checked
+from vifa_training.data.pair_files import day_or_night
+from vifa_training.distillation.reference import train_alone, train_reference
+from vifa_training.distillation.stage2 import stage2
+from vifa_training.networks import FusionNetwork, build_network
+from vifa_training.objectives import build_objective
+from vifa_training.pictures import SOURCES, Fused, Picture, Pictures
+from vifa_training.predictions import load_predictions, save_predictions
+from vifa_training.schedule import Schedule
+from vifa_training.task_data import open_labelled
+from vifa_training.task_evaluation import Prediction, predict
+from vifa_training.task_recipe import TaskRecipe
+from vifa_training.tasks import TaskNetwork, build_task_network
+from vifa_training.trainer import train
+
+METHODS = ("visible", "thermal", "average", "base", "ref", "vifa")
+CONTROLS = ("floor", "vifa_tuned")
+SHARED = "shared"  # the head that the backbone is trained with, and every task's head starts from
+
+
+@dataclass(frozen=True)
+class TasksExperiment:
+    """What to compare.
+
+    Attributes:
+        network: a name of `vifa_training.networks.NETWORKS`.
+        recipes: the tasks.
+        preset: of the recipes.
+        fusion: how long the shared fusion network is trained.
+        more_pairs: parts without labels that it is trained on beside the tasks' own.
+        folds: of the cross-validation.
+        data: folder of the data sets.
+        run: folder of everything that is made.
+    """
+
+    network: str
+    recipes: Sequence[TaskRecipe]
+    preset: str
+    fusion: Schedule
+    more_pairs: Sequence[str]
+    folds: int
+    data: Path
+    run: Path
+
+    def fold_folder(self, fold: int) -> Path:
+        """Folder of fold 1, 2, ..."""
+        return self.run / self.network / self.preset / f"fold{fold}"
+
+
+def run_fold(experiment: TasksExperiment, fold: int, say: Callable[[str], None] = print) -> None:
+    """Do what is left of a fold: all trainings, and the predictions of the block that none of them saw."""
+    folder = experiment.fold_folder(fold)
+    blocks = {
+        recipe.name: split_fold(open_task_data(experiment, recipe), fold, experiment.folds)
+        for recipe in experiment.recipes
+    }
+    shared = train_shared(experiment, [training for training, _ in blocks.values()], folder / "fusion")
+    for recipe in experiment.recipes:
+        training, held_out = blocks[recipe.name]
+        inside = folder / recipe.name
+        for method, make in _methods(experiment, recipe, shared, training, inside):
+            path = inside / f"{method}.json"
+            if path.exists():
+                continue
+            say(f"fold {fold} of {experiment.folds}, {recipe.name}: {method}")
+            picture, task = make()
+            save_predictions(path, predict(task, picture, held_out, recipe.shrink))
+
+
+def _methods(
+    experiment: TasksExperiment, recipe: TaskRecipe, shared: FusionNetwork, training: DataSet, folder: Path
+) -> Iterator[tuple[str, Callable[[], tuple[Picture, TaskNetwork]]]]:
+    """Each method's name, and how to get what it shows and the task network that looks at it."""
+    preset = recipe.preset(experiment.preset)
+    unsupervised = Fused(shared, SHARED)
+
+    def alone(name: str, picture: Picture) -> tuple[Picture, TaskNetwork]:
+        pictures = Pictures(training, picture, recipe.shrink)
+        return picture, train_alone(new_task(recipe, preset.task), pictures, recipe, preset, folder / name)
+
+    def reference() -> tuple[Fused, TaskNetwork]:
+        task = new_task(recipe, preset.task)
+        model = train_reference(copy.deepcopy(shared), SHARED, task, training, recipe, preset, folder / "ref")
+        return Fused(model.fusion, SHARED), model.task
+
+    def vifa() -> tuple[Fused, TaskNetwork]:
+        teacher, task = reference()
+        network = copy.deepcopy(shared)
+        torch.manual_seed(preset.head.seed)
+        network.add_head(recipe.task)
+        taught_by = digest(folder / "ref/best.safetensors")
+        stage2(network, recipe.task, teacher.luma, training, preset.head, folder / "vifa", taught_by)
+        return Fused(network, recipe.task), task
+
+    def tuned() -> tuple[Picture, TaskNetwork]:
+        picture, task = vifa()
+        pictures = Pictures(training, picture, recipe.shrink)
+        schedule = replace(
+            preset.task, steps=max(1, preset.task.steps // 5), learning_rate=preset.task.learning_rate / 5
+        )
+        schedule = replace(schedule, validate_every=schedule.steps, warm_up=0)
+        return picture, train_alone(task, pictures, recipe, replace(preset, task=schedule), folder / "vifa_tuned")
+
+    for name, picture in SOURCES.items():
+        yield name, lambda name=name, picture=picture: alone(name, picture)
+    yield "base", lambda: alone("base", unsupervised)
+    yield "ref", reference
+    yield "floor", lambda: (unsupervised, reference()[1])
+    yield "vifa", vifa
+    yield "vifa_tuned", tuned
+
+
+def train_shared(experiment: TasksExperiment, labelled: Sequence[DataSet], run: Path) -> FusionNetwork:
+    """The fusion network whose backbone all tasks share, trained without labels, in evaluation mode."""
+    more = [open_checked(experiment.data, [part]) for part in experiment.more_pairs]
+    pairs = Concatenation([Unlabelled(dataset) for dataset in [*labelled, *more]])
+    torch.manual_seed(experiment.fusion.seed)
+    network = build_network(experiment.network, [SHARED])
+    weights = experiment.recipes[0].fusion_loss
+    objective = build_objective("shared", {SHARED: weights}, {})
+    identity = f"{experiment.network} on {digest_names(pairs.names)} by {json.dumps(weights, sort_keys=True)}"
+    train(network, objective, pairs, None, experiment.fusion, run, identity)
+    load_weights(network, run / "best.safetensors")
+    return network.eval()
+
+
+def open_task_data(experiment: TasksExperiment, recipe: TaskRecipe) -> DataSet:
+    """All labelled pairs of a task.
+
+    Raises:
+        DataError: lists everything that is wrong with them.
+    """
+    return open_labelled(experiment.data, recipe.data, recipe)
+
+
+def split_fold(pairs: DataSet, fold: int, folds: int) -> tuple[Subset, Subset]:
+    """What fold 1, 2, ... trains on, and the block it holds out; blocks are cut by day and by night apart.
+
+    Raises:
+        TrainingError: there is no such fold.
+        DataError: there are fewer pairs than folds.
+    """
+    if not 1 <= fold <= folds:
+        raise TrainingError(f"there is no fold {fold} of {folds}; use 1 to {folds}")
+    blocks = contiguous_folds(pairs.names, folds, [day_or_night(name) for name in pairs.names])
+    held_out = blocks[fold - 1]
+    kept = sorted(set(range(len(pairs))) - set(held_out))
+    return Subset(pairs, kept), Subset(pairs, held_out)
+
+
+def new_task(recipe: TaskRecipe, schedule: Schedule) -> TaskNetwork:
+    """A task network with fresh weights, the same ones for the same seed."""
+    torch.manual_seed(schedule.seed)
+    return build_task_network(recipe.network, len(recipe.classes))
+
+
+class Unlabelled(Subset):
+    """A data set whose labels are left out, so that sets of different classes can stand side by side."""
+
+    def __init__(self, dataset: DataSet) -> None:
+        super().__init__(dataset, range(len(dataset)))
+        self.classes = self.mask_classes = ()
+
+    def __getitem__(self, index: int):
+        return replace(super().__getitem__(index), boxes=None, labels=None, mask=None)
+
+
+def pooled_predictions(
+    experiment: TasksExperiment, recipe: TaskRecipe, method: str, names: Sequence[str]
+) -> list[Prediction]:
+    """The predictions of all folds for the pairs of these names.
+
+    Raises:
+        TrainingError: a fold has not been run, or the folds are others than those that were run.
+    """
+    folder = experiment.run / experiment.network / experiment.preset
+    made: dict[str, Prediction] = {}
+    for fold in range(1, experiment.folds + 1):
+        made |= {p.name: p for p in load_predictions(experiment.fold_folder(fold) / recipe.name / f"{method}.json")}
+    if set(made) != set(names):
+        raise TrainingError(
+            f"{folder} does not hold {experiment.folds} folds of {recipe.data}; use --folds and --data as they were run"
+        )
+    return [made[name] for name in names]
