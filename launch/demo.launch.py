@@ -1,6 +1,7 @@
 """Two played cameras and the fusion node: `ros2 launch vifa demo.launch.py pairs:=/data/street`.
 
-Without `pairs` the synthetic street is played. Look at /vifa/saliency/image and /vifa/texture/image.
+Without `pairs` the synthetic street is played. Look at /vifa/saliency/image and /vifa/texture/image; with a bundle that
+finds something, at /vifa/<task>/overlay.
 """
 
 from ament_index_python.packages import get_package_share_directory

@@ -15,7 +15,7 @@ def find_discrepancies(
 
     Args:
         sent: stream -> stamps that the player published.
-        results: task -> stamps of the fused images that the recorder received.
+        results: output (`<task>/image`, `<task>/detections`, ...) -> stamps of the messages that the recorder received.
         status: the node's last FusionStatus, as a dictionary.
 
     Returns:
@@ -24,7 +24,7 @@ def find_discrepancies(
         `unknown results`: a result whose stamp was never sent, or that came twice.
         `<stream> law`, `pair law`: the node's two laws of accounting.
         `pairing`: both streams' paired frames against the pairs formed.
-        `results of <task>`: what the node says it published and processed against what arrived.
+        `results of <output>`: what the node says it published for the task and processed, against what arrived.
     """
     streams = {VISIBLE: status[VISIBLE], THERMAL: status[THERMAL]}
     dropped_pairs = _total(status["dropped"])
@@ -44,8 +44,9 @@ def find_discrepancies(
         )
         found[f"{name} received more than sent"] = max(0, -transport_lost(sent, status, name))
     published = {task["name"]: task["published"] for task in status["tasks"]}
-    for task, stamps in results.items():
-        found[f"results of {task}"] = abs(published[task] - len(stamps)) + abs(status["processed"] - len(stamps))
+    for output, stamps in results.items():
+        of_task = published[output.partition("/")[0]]
+        found[f"results of {output}"] = abs(of_task - len(stamps)) + abs(status["processed"] - len(stamps))
     return found
 
 

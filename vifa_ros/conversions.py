@@ -108,22 +108,23 @@ def read_stamp(header: Any) -> int:
     return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
 
 
-class RgbMessage:
+class ImageMessage:
     """One Image message, filled again for every frame: its memory is allocated once a size."""
 
-    def __init__(self) -> None:
-        self.message = Image(encoding="rgb8")
+    def __init__(self, encoding: str) -> None:
+        """Make an empty message of one of the 8-bit ENCODINGS."""
+        self.message = Image(encoding=encoding)
         self._shape: tuple[int, ...] = ()
 
-    def fill(self, rgb: NDArray[np.uint8], header: Any) -> Image:
-        """Copy RGB pixels (H,W,3) into the message; it must be published before it is filled again."""
+    def fill(self, pixels: NDArray[np.uint8], header: Any) -> Image:
+        """Copy pixels, (H,W,C) or (H,W) as the encoding says, into the message; publish it before the next call."""
         message = self.message
-        if rgb.shape != self._shape:
-            message.height, message.width, message.step = rgb.shape[0], rgb.shape[1], 3 * rgb.shape[1]
-            message.data = array.array("B", bytes(rgb.size))
-            self._shape = rgb.shape
+        if pixels.shape != self._shape:
+            message.height, message.width, message.step = (*pixels.shape[:2], pixels.size // pixels.shape[0])
+            message.data = array.array("B", bytes(pixels.size))
+            self._shape = pixels.shape
         message.header = header
-        np.ndarray(rgb.shape, np.uint8, buffer=memoryview(message.data))[:] = rgb
+        np.ndarray(pixels.shape, np.uint8, buffer=memoryview(message.data))[:] = pixels
         return message
 
 

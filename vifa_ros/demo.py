@@ -20,6 +20,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from vifa_ros.accounting import find_discrepancies, sum_drops, transport_lost
+from vifa_ros.outputs import DETECTIONS, IMAGE, MASK
 from vifa_ros.pairing import STREAMS
 from vifa_ros.players import open_source
 from vifa_ros.profiles import dds_environment
@@ -73,11 +74,11 @@ def run_demo(settings: DemoSettings) -> dict[str, Any]:
         heard = _read(folder / "recorder.json")
         summary = summarise(settings, sent, heard)
         write_json(settings.output / "summary.json", summary)
-        silent = [task for task, count in summary["rows"][0]["published"].items() if count == 0]
+        silent = dict.fromkeys(name.partition("/")[0] for name, entries in heard["results"].items() if not entries)
         if silent:
             reason = heard["status"]["message"] or "no reason known"
             raise DemoError(f"nothing was published for {', '.join(silent)}: {reason}")
-        sheet = _draw_sheet(source, sent, heard["results"], folder)
+        sheet = _draw_sheet(source, sent, list(summary["rows"][0]["published"]), folder)
     write_image(settings.output / "contact_sheet.png", sheet)
     return summary
 
@@ -86,7 +87,7 @@ def summarise(settings: DemoSettings, sent: dict[str, Any], heard: dict[str, Any
     """The demo's one row, made from the player's list, the recorder's results and the node's last status."""
     status, results = heard["status"], heard["results"]
     stamps = {stream: [stamp for stamp, _ in entries] for stream, entries in sent.items()}
-    arrived = {task: [stamp for stamp, _ in entries] for task, entries in results.items()}
+    arrived = {output: [stamp for stamp, _ in entries] for output, entries in results.items()}
     latency = [1e-6 * (arrival - stamp) for entries in results.values() for stamp, arrival in entries]
     discrepancies = find_discrepancies(stamps, arrived, status)
     row = {
@@ -95,7 +96,9 @@ def summarise(settings: DemoSettings, sent: dict[str, Any], heard: dict[str, Any
         "transport_lost": sum(transport_lost(stamps, status, stream) for stream in STREAMS),
         "pairs": status["formed"],
         "processed": status["processed"],
-        "published": {task: len(entries) for task, entries in results.items()},
+        "published": _count_by_task(arrived, IMAGE),
+        "detections": _count_by_task(arrived, DETECTIONS),
+        "masks": _count_by_task(arrived, MASK),
         "dropped": sum_drops(status),
         "unaccounted": sum(discrepancies.values()),
         "unaccounted_by_check": {check: count for check, count in discrepancies.items() if count},
@@ -107,6 +110,11 @@ def summarise(settings: DemoSettings, sent: dict[str, Any], heard: dict[str, Any
         "source": "synthetic street" if settings.pairs is None else settings.pairs.name,
     }
     return {"meta": describe_run("vifa demo", seed=0), "rows": [row]}
+
+
+def _count_by_task(arrived: dict[str, list[int]], output: str) -> dict[str, int]:
+    """Task -> messages of one kind of output that arrived."""
+    return {name.partition("/")[0]: len(stamps) for name, stamps in arrived.items() if name.endswith(f"/{output}")}
 
 
 def _run_processes(settings: DemoSettings, folder: Path) -> None:
@@ -205,10 +213,9 @@ def _last_words(name: str, folder: Path) -> str:
     return f"the {name} failed: {lines[-1] if lines else 'it said nothing'}"
 
 
-def _draw_sheet(source: Any, sent: dict[str, Any], results: dict[str, Any], folder: Path) -> np.ndarray:
-    """Rows of visible, thermal and each task's fused image, spread over the whole session."""
+def _draw_sheet(source: Any, sent: dict[str, Any], tasks: list[str], folder: Path) -> np.ndarray:
+    """Rows of visible, thermal and each task's picture as the recorder kept it, spread over the whole session."""
     indices = dict(sent["visible"])
-    tasks = list(results)
     stamps = sorted({int(path.stem.rpartition("_")[2]) for path in folder.glob("*.png")})
     complete = [s for s in stamps if s in indices and all((folder / f"{task}_{s}.png").exists() for task in tasks)]
     if not complete:
@@ -218,8 +225,8 @@ def _draw_sheet(source: Any, sent: dict[str, Any], results: dict[str, Any], fold
     rows = []
     for stamp in chosen:
         visible, thermal = source[indices[stamp]]
-        fused = [read_visible(folder / f"{task}_{stamp}.png") for task in tasks]
-        rows.append([visible, normalise(thermal), *fused])
+        pictures = [read_visible(folder / f"{task}_{stamp}.png") for task in tasks]
+        rows.append([visible, normalise(thermal), *pictures])
     return contact_sheet(rows, ["visible", "thermal", *tasks])
 
 

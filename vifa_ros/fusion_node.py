@@ -1,4 +1,4 @@
-"""The fusion node: two cameras in, one fused image per task out. See docs/fusion_node.md.
+"""The fusion node: two cameras in; per task a fused image out, and what is found in it. See docs/fusion_node.md.
 
 One thread receives, pairs and answers; a transition runs beside it, and the worker's thread owns the engine. What a
 frame goes through:
@@ -31,16 +31,16 @@ from vifa.msg import FusionStatus, TaskStatus
 from vifa_ros import health
 from vifa_ros.conversions import ConversionError, read_stamp, view_image
 from vifa_ros.executor import LifecycleExecutor, SlowCallbackGroup, until_interrupted
-from vifa_ros.outputs import RELIABLE_QOS, TaskOutput
-from vifa_ros.pairing import STREAMS, Pair, PairingBuffer, PairingSettings
-from vifa_ros.parameters import declare_all, find_problem
+from vifa_ros.outputs import IMAGE, RELIABLE_QOS, TaskOutput
+from vifa_ros.pairing import STREAMS, Pair, PairingBuffer
+from vifa_ros.parameters import declare_all, find_problem, pairing_settings, thermal_settings
 from vifa_ros.worker import Worker, WorkerError
 from vifa_runtime.backends import Options, prepare
 from vifa_runtime.bundle import load_bundle
 from vifa_runtime.geometry import GeometryError
 from vifa_runtime.models import find_bundle
 from vifa_runtime.pipeline import FusionPipeline, InputError
-from vifa_runtime.thermal import ThermalError, ThermalSettings
+from vifa_runtime.thermal import ThermalError
 
 BAD_IMAGE = "bad_image"
 NOBODY_LISTENS = "nobody_listens"
@@ -91,7 +91,7 @@ class FusionNode(LifecycleNodeMixin, Node):
             self._worker = None
             return TransitionCallbackReturn.FAILURE
         self._failure = ""
-        self._outputs = {task.name: TaskOutput(self, task.name) for task in pipeline.bundle.tasks}
+        self._outputs = {task.name: TaskOutput(self, task) for task in pipeline.bundle.tasks}
         self._pipeline = pipeline
         self.get_logger().info(f"configured: {pipeline.bundle.name} on {health.describe_backend(pipeline.backend)}")
         return super().on_configure(state)
@@ -100,10 +100,10 @@ class FusionNode(LifecycleNodeMixin, Node):
         """Subscribe to the cameras; counts start at zero."""
         assert self._worker is not None
         self._reset_session()
-        for output in self._outputs.values():
-            output.published = 0
-        self._worker.accept()
         result = super().on_activate(state)
+        for output in self._outputs.values():
+            output.begin(self.get_clock().now().to_msg())
+        self._worker.accept()
         for stream in STREAMS:
             self._inputs.append(self._subscribe(Image, self._watches[stream].topic, partial(self._receive, stream)))
         self._inputs.append(self._subscribe(CameraInfo, "visible/camera_info", self._receive_camera_info))
@@ -210,24 +210,25 @@ class FusionNode(LifecycleNodeMixin, Node):
 
     def _fuse(self, pipeline: FusionPipeline, pair: Pair) -> str | None:
         """Work on one pair in the worker's thread; see `Worker`."""
-        tasks = self._wanted_tasks()
-        if not tasks:
+        wanted = self._wanted_outputs()
+        if not wanted:
             return NOBODY_LISTENS
+        fused_only = [task for task, outputs in wanted.items() if outputs == [IMAGE]]
         header, visible = pair.visible
         start = time.perf_counter()
         rgb, thermal = visible.to_rgb(), pair.thermal[1].to_thermal()
         converted = time.perf_counter()
         try:
             stamp = Time.from_msg(header.stamp).nanoseconds * 1e-9
-            results = pipeline.process(rgb, thermal, stamp, tasks)
+            results = pipeline.process(rgb, thermal, stamp, list(wanted), fused_only)
         except (ThermalError, InputError, GeometryError) as error:
             self._failure = f"pair dropped: {error}"
             self.get_logger().error(self._failure, throttle_duration_sec=5.0)
             return BAD_IMAGE
         self._failure = ""
         fused = time.perf_counter()
-        for task, image in results.fused.items():
-            self._outputs[task].publish(image, header, self._camera_info)
+        for task, outputs in wanted.items():
+            self._outputs[task].publish(outputs, results, header, self._camera_info)
         done = time.perf_counter()
         latency = (self.get_clock().now() - Time.from_msg(header.stamp)).nanoseconds * 1e-6
         self._samples.add(
@@ -241,10 +242,11 @@ class FusionNode(LifecycleNodeMixin, Node):
         )
         return None
 
-    def _wanted_tasks(self) -> list[str]:
-        """Tasks that the parameter `tasks` allows and somebody listens to."""
-        chosen = [name for name in self._value("tasks") if name]
-        return [task for task, output in self._outputs.items() if output.wanted and (not chosen or task in chosen)]
+    def _wanted_outputs(self) -> dict[str, list[str]]:
+        """Tasks that the parameter `tasks` allows and somebody listens to, with the outputs that are listened to."""
+        chosen = [name for name in self._value("tasks") if name] or self._outputs
+        heard = {task: output.wanted for task, output in self._outputs.items() if task in chosen}
+        return {task: outputs for task, outputs in heard.items() if outputs}
 
     def _report_failure(self, error: BaseException) -> None:
         self._failure = f"the engine failed on a pair: {error}"
@@ -272,7 +274,7 @@ class FusionNode(LifecycleNodeMixin, Node):
         if worker is not None and pipeline is not None:
             message.bundle, message.backend = pipeline.bundle.name, health.describe_backend(pipeline.backend)
             health.fill_pairs(message, worker.counts(), self._samples)
-            wanted = self._wanted_tasks()
+            wanted = self._wanted_outputs()
             message.tasks = [
                 TaskStatus(name=t.name, kind=t.kind, wanted=t.name in wanted, published=self._outputs[t.name].published)
                 for t in pipeline.bundle.tasks
@@ -313,7 +315,7 @@ class FusionNode(LifecycleNodeMixin, Node):
     def _apply_parameters(self, parameters: list[Parameter]) -> None:
         names = {parameter.name for parameter in parameters}
         if names & {"slop", "visible_offset", "thermal_offset", "queue_size"}:
-            self._pairing.reconfigure(self._pairing_settings())
+            self._pairing.reconfigure(pairing_settings(self._value))
         if "status_rate" in names:
             self._status_timer.timer_period_ns = round(1e9 / self._value("status_rate"))
             self._status_timer.reset()
@@ -324,34 +326,15 @@ class FusionNode(LifecycleNodeMixin, Node):
                 known = ", ".join(pipeline.bundle.task_names)
                 raise InputError(f"parameter tasks: bundle {pipeline.bundle.name} has no {name!r}; it has {known}")
 
-    def _pairing_settings(self) -> PairingSettings:
-        def nanoseconds(name: str) -> int:
-            return round(self._value(name) * 1e9)
-
-        return PairingSettings(
-            slop=nanoseconds("slop"),
-            visible_offset=nanoseconds("visible_offset"),
-            thermal_offset=nanoseconds("thermal_offset"),
-            capacity=self._value("queue_size"),
-        )
-
-    def _thermal_settings(self) -> ThermalSettings | None:
-        """The settings that the parameters ask for; None for the bundle's own."""
-        mode = self._value("thermal.mode")
-        if mode == "bundle":
-            return None
-        names = ("low_percentile", "high_percentile", "minimum", "maximum", "time_constant")
-        return ThermalSettings(mode=mode, **{name: self._value(f"thermal.{name}") for name in names})
-
     def _build(self) -> FusionPipeline:
         """Load the bundle and build the engine; runs in the worker's thread."""
         bundle = load_bundle(find_bundle(self._value("bundle")))
         engine = prepare(self._value("backend"), bundle, Options(threads=self._value("threads")))
-        return FusionPipeline(bundle, engine, self._thermal_settings())
+        return FusionPipeline(bundle, engine, thermal_settings(self._value))
 
     def _reset_session(self) -> None:
         """Forget everything that is counted or remembered since the last activation."""
-        self._pairing = PairingBuffer(self._pairing_settings())
+        self._pairing = PairingBuffer(pairing_settings(self._value))
         self._watches = {
             stream: health.StreamWatch(self.resolve_topic_name(f"{stream}/image_raw")) for stream in STREAMS
         }

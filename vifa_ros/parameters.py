@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vifa_ros.pairing import PairingSettings
 from vifa_runtime.backends import BACKENDS
 from vifa_runtime.models import DEFAULT_BUNDLE
-from vifa_runtime.thermal import MODES
+from vifa_runtime.thermal import MODES, ThermalSettings
 
 BUNDLE_MODES = ("bundle", *MODES)
 
@@ -138,6 +139,29 @@ def find_problem(values: Mapping[str, Any], configured: bool) -> str | None:
         if (problem := parameter.problem(value)) is not None:
             return problem
     return None
+
+
+def pairing_settings(value: Callable[[str], Any]) -> PairingSettings:
+    """How frames are paired, by the parameters of which `value` gives each by its name."""
+
+    def nanoseconds(name: str) -> int:
+        return round(value(name) * 1e9)
+
+    return PairingSettings(
+        slop=nanoseconds("slop"),
+        visible_offset=nanoseconds("visible_offset"),
+        thermal_offset=nanoseconds("thermal_offset"),
+        capacity=value("queue_size"),
+    )
+
+
+def thermal_settings(value: Callable[[str], Any]) -> ThermalSettings | None:
+    """How thermal images are normalised, by the parameters as above; None for the bundle's own settings."""
+    mode = value("thermal.mode")
+    if mode == "bundle":
+        return None
+    names = ("low_percentile", "high_percentile", "minimum", "maximum", "time_constant")
+    return ThermalSettings(mode=mode, **{name: value(f"thermal.{name}") for name in names})
 
 
 def to_yaml() -> str:

@@ -3,8 +3,9 @@
     python -m vifa_ros.recorder --node /vifa --output FOLDER
 
 Prints `ready` once it hears every task, or the reason why the node has none to hear. On SIGINT it writes
-`recorder.json` (per task the stamps of all results and their times of arrival, and the node's last status) and every
-kept fused image as `<task>_<stamp>.png`.
+`recorder.json` (per output, such as `saliency/image`, the stamps of all messages and their times of arrival, and the
+node's last status) and, of some moments, a picture of every task as `<task>_<stamp>.png`: its overlay, or its fused
+image where it finds nothing.
 """
 
 from __future__ import annotations
@@ -20,26 +21,26 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.time import Time
-from sensor_msgs.msg import Image
 
-from vifa.msg import FusionStatus
+from vifa.msg import FusionStatus, TaskStatus
 from vifa_ros.conversions import view_image
 from vifa_ros.executor import until_interrupted
+from vifa_ros.outputs import IMAGE, OUTPUTS, OVERLAY
 from vifa_runtime.files import write_json
 from vifa_runtime.pairs import write_image
 
-KEEP_EVERY = 1_500_000_000  # nanoseconds between kept images
+KEEP_EVERY = 1_500_000_000  # nanoseconds between moments of which pictures are kept
 
 
 class Recorder(Node):
-    """Subscribes to the status of one node and, once that names its tasks, to the image of each."""
+    """Subscribes to the status of one node and, once that names its tasks, to every output of each."""
 
     def __init__(self, node: str) -> None:
         super().__init__("recorder")
         self._node = node
         self._task_inputs: list[Any] = []
         self._has_spoken = False
-        self._keep_from = 0
+        self._moments: list[int] = []
         self.results: dict[str, list[tuple[int, int]]] = {}
         self.kept: dict[tuple[str, int], NDArray] = {}
         self.status: FusionStatus | None = None
@@ -48,24 +49,33 @@ class Recorder(Node):
     def _receive_status(self, status: FusionStatus) -> None:
         self.status = status
         for task in status.tasks:
-            if task.name not in self.results:
-                self.results[task.name] = []
-                topic = f"{self._node}/{task.name}/image"
-                receive = partial(self._receive_image, task.name)
-                self._task_inputs.append(self.create_subscription(Image, topic, receive, QoSProfile(depth=50)))
+            if f"{task.name}/{IMAGE}" not in self.results:
+                self._listen(task)
         is_ready = bool(status.tasks) and all(task.wanted for task in status.tasks)
         has_failed = not status.tasks and status.level == FusionStatus.ERROR
         if not self._has_spoken and (is_ready or has_failed):
             self._has_spoken = True
             print("ready" if is_ready else status.message, flush=True)
 
-    def _receive_image(self, task: str, message: Image) -> None:
+    def _listen(self, task: TaskStatus) -> None:
+        outputs = OUTPUTS[task.kind]
+        picture = OVERLAY if OVERLAY in outputs else IMAGE
+        for output, kind in outputs.items():
+            name = f"{task.name}/{output}"
+            self.results[name] = []
+            receive = partial(self._receive, name, task.name if output == picture else None)
+            topic = f"{self._node}/{name}"
+            self._task_inputs.append(self.create_subscription(kind, topic, receive, QoSProfile(depth=50)))
+
+    def _receive(self, name: str, picture_of: str | None, message: Any) -> None:
         stamp = Time.from_msg(message.header.stamp).nanoseconds
-        self.results[task].append((stamp, self.get_clock().now().nanoseconds))
-        if stamp >= self._keep_from + KEEP_EVERY and task == next(iter(self.results)):
-            self._keep_from = stamp
-        if stamp == self._keep_from:
-            self.kept[task, stamp] = view_image(message, "visible").to_rgb()
+        self.results[name].append((stamp, self.get_clock().now().nanoseconds))
+        if picture_of is None:
+            return
+        if not self._moments or stamp >= self._moments[-1] + KEEP_EVERY:
+            self._moments.append(stamp)
+        if stamp in self._moments:
+            self.kept[picture_of, stamp] = view_image(message, "visible").to_rgb()
 
     def write(self, folder: Path) -> None:
         """Write everything heard so far into `folder`."""

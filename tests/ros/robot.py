@@ -17,9 +17,10 @@ from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
+from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from vifa.msg import FusionStatus
 from vifa_ros.conversions import make_image
@@ -28,6 +29,15 @@ from vifa_ros.fusion_node import FusionNode
 
 PATIENCE = 60.0  # seconds: generous, as the machine may be busy; only a failing test waits so long
 CAMERA_QOS = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
+LATE_QOS = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+KINDS = {
+    "image": Image,
+    "camera_info": CameraInfo,
+    "detections": Detection2DArray,
+    "mask": Image,
+    "overlay": Image,
+    "label_info": LabelInfo,
+}
 TRANSITIONS = {
     "configure": Transition.TRANSITION_CONFIGURE,
     "activate": Transition.TRANSITION_ACTIVATE,
@@ -81,6 +91,7 @@ class Robot:
         self.friend = Node("friend", namespace=namespace)
         self.statuses: list[FusionStatus] = []
         self.images: dict[str, list[Image]] = defaultdict(list)
+        self.heard: dict[str, list[Any]] = defaultdict(list)
         self.infos: list[CameraInfo] = []
         self.cameras = {s: self.friend.create_publisher(Image, f"{s}/image_raw", CAMERA_QOS) for s in STREAMS}
         self.info_camera = self.friend.create_publisher(CameraInfo, "visible/camera_info", CAMERA_QOS)
@@ -165,6 +176,31 @@ class Robot:
         self.friend.create_subscription(CameraInfo, topic, self.infos.append, 100)
         wait_for_publisher(self.friend, topic)
 
+    def listen_to(self, *outputs: str) -> None:
+        """Subscribe to outputs such as `cells/overlay`, and wait until the node, which has them, knows."""
+        for output in outputs:
+            self.subscribe(output)
+            wait_until(self.publisher_of(output).get_subscription_count, f"the node to know the listener of {output}")
+
+    def subscribe(self, output: str) -> Any:
+        """Subscribe to an output, which the node may have or not; what comes is appended to `heard[output]`."""
+        kind = output.rpartition("/")[2]
+        qos = LATE_QOS if kind == "label_info" else 100
+        return self.friend.create_subscription(KINDS[kind], f"fusion_node/{output}", self.heard[output].append, qos)
+
+    def publisher_of(self, output: str) -> Any:
+        """The node's publisher of an output; None where it has none."""
+        name = self.friend.resolve_topic_name(f"fusion_node/{output}")
+        return next((publisher for publisher in self.node.publishers if publisher.topic_name == name), None)
+
+    def wait_for(self, output: str, stamp: float) -> Any:
+        """The message of an output for a stamp."""
+        wanted = make_header(stamp, "visible_camera")
+        return wait_until(
+            lambda: next((message for message in self.heard[output] if message.header == wanted), None),
+            f"{output} of stamp {stamp}; status: {self.statuses[-1:]}",
+        )
+
     def connect_cameras(self) -> None:
         """Wait until the node is active and hears both cameras."""
         self.wait_for_state("active")
@@ -229,6 +265,22 @@ def pixels_of(message: Image) -> np.ndarray:
     """The pixels (H,W,3) of an rgb8 message without padding."""
     assert message.encoding == "rgb8" and message.step == 3 * message.width
     return np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, 3)
+
+
+def boxes_of(message: Detection2DArray) -> list[tuple[str, float, float, float, float, float]]:
+    """Class, score, centre x and y, width and height of every detection of a message."""
+    found = []
+    for detection in message.detections:
+        (result,) = detection.results
+        centre, box = detection.bbox.center.position, detection.bbox
+        found.append((result.hypothesis.class_id, result.hypothesis.score, centre.x, centre.y, box.size_x, box.size_y))
+    return found
+
+
+def mask_of(message: Image) -> np.ndarray:
+    """The class ids (H,W) of a mono8 message without padding."""
+    assert message.encoding == "mono8" and message.step == message.width
+    return np.frombuffer(message.data, np.uint8).reshape(message.height, message.width)
 
 
 def drops(entries: Any) -> dict[str, int]:

@@ -18,6 +18,7 @@ STATUS = {
     "dropped": [{"reason": "failed", "count": 1}, {"reason": "superseded", "count": 1}],
     "tasks": [{"name": "bright", "published": 12}, {"name": "dim", "published": 12}],
 }  # fmt: skip
+OUTPUTS = ("bright/image", "bright/mask", "dim/image")
 COUNTERS = [
     *[(stream, counter) for stream in ("visible", "thermal") for counter in ("received", "paired", "waiting")],
     ("visible", "dropped", 0, "count"),
@@ -36,7 +37,7 @@ COUNTERS = [
 @pytest.fixture
 def session():
     """A consistent session: sent, results, status; one visible frame was lost in transport."""
-    return copy.deepcopy((SENT, {"bright": FUSED, "dim": FUSED}, STATUS))
+    return copy.deepcopy((SENT, dict.fromkeys(OUTPUTS, FUSED), STATUS))
 
 
 def unaccounted(session) -> int:
@@ -60,7 +61,7 @@ def test_every_counter_that_is_wrong_by_one_shows(session, path, error):
 
 @pytest.mark.parametrize(
     ("counter", "check"),
-    [("in_flight", "pair law"), ("formed", "pairing"), ("processed", "results of bright")],
+    [("in_flight", "pair law"), ("formed", "pairing"), ("processed", "results of dim/image")],
 )
 def test_each_check_says_what_is_wrong(session, counter, check):
     session[2][counter] -= 1
@@ -79,25 +80,26 @@ def test_the_list_of_counters_is_complete():
     assert sorted(map(str, paths(STATUS))) == sorted(map(str, COUNTERS))
 
 
-@pytest.mark.parametrize("task", ["bright", "dim"])
-def test_a_lost_result_shows(session, task):
-    session[1][task] = FUSED[:-1]
-    assert unaccounted(session) != 0
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_a_lost_result_shows(session, output):
+    session[1][output] = FUSED[:-1]
+    assert find_discrepancies(*session)[f"results of {output}"] == 2, "neither as many as published nor as processed"
+    assert unaccounted(session) == 2
 
 
 def test_a_pair_whose_results_are_all_lost_shows_among_the_visible_frames(session):
-    session[1]["bright"] = session[1]["dim"] = FUSED[:-1]
+    session[1].update(dict.fromkeys(OUTPUTS, FUSED[:-1]))
     assert find_discrepancies(*session)["visible frames"] == 1
 
 
-@pytest.mark.parametrize("task", ["bright", "dim"])
-def test_a_result_that_came_twice_shows(session, task):
-    session[1][task] = [*FUSED[:-1], FUSED[0]]
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_a_result_that_came_twice_shows(session, output):
+    session[1][output] = [*FUSED[:-1], FUSED[0]]
     assert find_discrepancies(*session)["unknown results"] == 1
 
 
 def test_a_result_of_a_frame_that_was_never_sent_shows(session):
-    session[1]["bright"] = [*FUSED[:-1], 77]
+    session[1]["bright/mask"] = [*FUSED[:-1], 77]
     assert find_discrepancies(*session)["unknown results"] == 1
 
 

@@ -12,7 +12,7 @@ from images import COLOUR_ENCODINGS, LAYOUTS, VISIBLE_ENCODINGS, build_message, 
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from vifa_ros.conversions import ConversionError, RgbMessage, make_image, read_stamp, view_image
+from vifa_ros.conversions import ConversionError, ImageMessage, make_image, read_stamp, view_image
 
 HAS_CV_BRIDGE = importlib.util.find_spec("cv_bridge") is not None
 GRAY_ENCODINGS = [encoding for encoding in LAYOUTS if encoding not in COLOUR_ENCODINGS]
@@ -150,7 +150,7 @@ class TestCvBridge:
 
 
 def test_the_published_message_uses_its_memory_again():
-    output = RgbMessage()
+    output = ImageMessage("rgb8")
     first = output.fill(random_visible(seed=1), Header())
     memory = np.frombuffer(first.data, np.uint8)
     second = output.fill(random_visible(seed=2), Header())
@@ -160,7 +160,7 @@ def test_the_published_message_uses_its_memory_again():
 
 @pytest.mark.parametrize("sizes", [[(4, 6), (8, 2), (4, 6)], [(4, 6), (6, 4)], [(9, 9), (1, 1)]])
 def test_the_published_message_follows_every_size(sizes):
-    output = RgbMessage()
+    output = ImageMessage("rgb8")
     for height, width in sizes:
         rgb = random_visible(height, width)
         message = output.fill(rgb, Header(frame_id="camera"))
@@ -171,7 +171,16 @@ def test_the_published_message_follows_every_size(sizes):
 
 def test_the_published_message_takes_cropped_images():
     rgb = random_visible(12, 12)[2:8, 3:9]
-    assert bytes(RgbMessage().fill(rgb, Header()).data) == rgb.tobytes()
+    assert bytes(ImageMessage("rgb8").fill(rgb, Header()).data) == rgb.tobytes()
+
+
+def test_the_published_message_takes_masks_of_every_size_cropped_or_not():
+    output = ImageMessage("mono8")
+    for mask in (random_thermal(4, 6), random_thermal(8, 2), random_thermal(12, 12)[2:8, 3:9]):
+        message = output.fill(mask, Header(frame_id="camera"))
+        assert (message.height, message.width, message.step) == (*mask.shape, mask.shape[1])
+        assert (message.encoding, message.header.frame_id) == ("mono8", "camera")
+        assert bytes(message.data) == mask.tobytes()
 
 
 @st.composite

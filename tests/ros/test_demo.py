@@ -12,9 +12,10 @@ from vifa_runtime.render import GAP, LABEL_HEIGHT
 
 SECONDS, RATE = 3, 10
 KEYS = {
-    *("frames_sent", "frames_in", "transport_lost", "pairs", "processed", "published", "dropped", "unaccounted"),
-    *("fps", "latency_ms", "stage_ms", "bundle"),
+    *("frames_sent", "frames_in", "transport_lost", "pairs", "processed", "published", "detections", "masks"),
+    *("dropped", "unaccounted", "fps", "latency_ms", "stage_ms", "bundle"),
 }
+TILE = 360  # pixels: width of an image on the contact sheet
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,7 @@ def test_the_summary_has_every_key(row):
     assert set(row) >= KEYS
     assert set(row["frames_sent"]) == set(row["frames_in"]) == {"visible", "thermal"}
     assert set(row["published"]) == {"bright", "dim"}
+    assert row["detections"] == row["masks"] == {}
     assert set(row["latency_ms"]) == {"p50", "p95", "p99"}
     assert {"backbone", "head.bright", "head.dim", "publish"} <= set(row["stage_ms"])
     assert row["bundle"] == "tiny"
@@ -60,12 +62,50 @@ def test_everything_is_accounted_for(row):
 
 def test_the_contact_sheet_has_a_column_for_each_image(demo):
     sheet = cv2.imread(str(demo[1] / "contact_sheet.png"))
-    width = 4 * (360 + GAP)  # visible, thermal, bright, dim
-    tile = 360 * 480 // 640 + GAP
+    width = 4 * (TILE + GAP)  # visible, thermal, bright, dim
+    tile = TILE * 480 // 640 + GAP
     assert sheet.shape[1] == width
     rows, rest = divmod(sheet.shape[0] - LABEL_HEIGHT, tile)
     assert rest == 0 and 1 <= rows <= 6
     assert sheet[LABEL_HEIGHT:].std() > 10, "it shows something"
+
+
+@pytest.fixture(scope="module")
+def finding_demo(finding_bundle, tmp_path_factory):
+    """Row and contact sheet of a demo with a bundle that finds something."""
+    output = tmp_path_factory.mktemp("demo")
+    ended = run("vifa_ros.cli", "demo", "--seconds", SECONDS, "--rate", RATE, "-b", finding_bundle, "-o", output)
+    assert ended.returncode == 0, ended.stderr
+    return (
+        json.loads((output / "summary.json").read_text())["rows"][0],
+        cv2.cvtColor(cv2.imread(str(output / "contact_sheet.png")), cv2.COLOR_BGR2RGB),
+    )
+
+
+def test_the_summary_tells_how_many_messages_of_what_was_found_came(finding_demo):
+    row, _ = finding_demo
+    assert row["unaccounted"] == 0, row
+    assert row["processed"] > 0
+    assert row["published"] == dict.fromkeys(("bright", "cells", "glare"), row["processed"])
+    assert (row["detections"], row["masks"]) == ({"cells": row["processed"]}, {"glare": row["processed"]})
+    assert {"task.cells", "decode.cells", "task.glare", "decode.glare"} <= set(row["stage_ms"])
+
+
+def test_the_contact_sheet_shows_overlays(finding_demo):
+    """All three tasks fuse alike; the overlay of `glare` is half blue or yellow, that of `cells` has boxes on it."""
+    _, sheet = finding_demo
+    tiles = {
+        name: sheet[LABEL_HEIGHT : LABEL_HEIGHT + TILE * 480 // 640, i * (TILE + GAP) : i * (TILE + GAP) + TILE]
+        for i, name in enumerate(("visible", "thermal", "bright", "cells", "glare"))
+    }
+    bright, cells, glare = (tiles[name].astype(int) for name in ("bright", "cells", "glare"))
+    colours = np.where((bright.sum(axis=2) > 384)[..., None], (255, 255, 0), (0, 0, 255))
+    far_off = (abs(glare - (bright + colours) / 2) > 3).any(axis=2)
+    assert far_off.mean() < 0.1, (
+        "half image, half colour of the class, but for pixels at edges, which the sheet averages"
+    )
+    differs = (abs(cells - bright) > 40).any(axis=2)
+    assert 0 < differs.mean() < 0.5
 
 
 def test_a_wrong_bundle_fails_with_the_reason(tmp_path):

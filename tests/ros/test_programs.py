@@ -102,14 +102,14 @@ def test_the_fusion_node_names_a_wrong_parameter_on_one_line():
 @SIGNALS
 def test_an_interrupted_recorder_writes_what_it_heard(witness, tmp_path, sign):
     publisher = witness.create_publisher(FusionStatus, "/recorded/status", 10)
-    status = FusionStatus(bundle="tiny", tasks=[TaskStatus(name="bright", wanted=True)])
+    status = FusionStatus(bundle="tiny", tasks=[TaskStatus(name="bright", kind="fusion", wanted=True)])
     witness.create_timer(0.1, lambda: publisher.publish(status))
     with running("vifa_ros.recorder", "--node", "/recorded", "--output", tmp_path) as recorder:
         assert recorder.stdout.readline() == "ready\n"
         code, output = interrupt(recorder, sign)
     assert code == 0 and "Traceback" not in output, output
     heard = json.loads((tmp_path / "recorder.json").read_text())
-    assert heard["results"] == {"bright": []}
+    assert heard["results"] == {"bright/image": []}
     assert (heard["status"]["bundle"], heard["status"]["tasks"][0]["name"]) == ("tiny", "bright")
 
 

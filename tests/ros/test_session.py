@@ -31,10 +31,10 @@ class Scenes:
 
 
 class Session:
-    """A fusion node with a recorder that listens to both tasks, ready for the player."""
+    """A fusion node with a recorder that listens to all tasks, ready for the player."""
 
-    def __init__(self, start_robot) -> None:
-        self.robot = start_robot("/")
+    def __init__(self, start_robot, **parameters) -> None:
+        self.robot = start_robot("/", **parameters)
         self.recorder = Recorder("/fusion_node")
         self._spinner = Spinner(SingleThreadedExecutor(), self.recorder)
         self.robot.connect_cameras()
@@ -103,8 +103,8 @@ def take_one(owner: object, counter: str) -> None:
         setattr(owner, counter, value - 1)
 
 
-def lose_result(recorder: Recorder, task: str, _: object) -> None:
-    recorder.results[task].pop()
+def lose_result(recorder: Recorder, output: str, *_: object) -> None:
+    recorder.results[output].pop()
 
 
 TAMPERINGS = {
@@ -115,7 +115,7 @@ TAMPERINGS = {
     "processed": lambda: forget_pair("_finish", "_processed", lambda _, __, reason: reason is None),
     "pair dropped": lambda: forget_pair("_finish", "_dropped", lambda _, __, reason: reason is not None),
     "published": lambda: forget_once(TaskOutput, "publish", lambda output, *_: take_one(output, "published")),
-    "result": lambda: forget_once(Recorder, "_receive_image", lose_result),
+    "result": lambda: forget_once(Recorder, "_receive", lose_result),
 }
 BREAK_NO_LAW = {"published", "result"}
 
@@ -127,6 +127,27 @@ def test_a_session_is_fully_accounted_for(start_robot):
     assert row["processed"] == row["published"]["bright"] == row["published"]["dim"] > 0
     assert row["dropped"]["pair.bad_image"] > 0
     assert row["dropped"]["visible.no_partner"] > 0 and row["dropped"]["thermal.no_partner"] > 0
+
+
+def test_a_session_in_which_something_is_found_is_fully_accounted_for(start_robot, finding_bundle):
+    session = Session(start_robot, bundle=str(finding_bundle))
+    row = session.run()
+    assert row["unaccounted"] == 0 and row["unaccounted_by_check"] == {}
+    assert row["published"] == dict.fromkeys(("bright", "cells", "glare"), row["processed"])
+    assert row["detections"] == {"cells": row["processed"]} and row["masks"] == {"glare": row["processed"]}
+    assert set(session.recorder.results) == {
+        *("bright/image", "cells/image", "cells/detections", "cells/overlay"),
+        *("glare/image", "glare/mask", "glare/overlay"),
+    }
+
+
+@pytest.mark.parametrize("output", ["cells/detections", "glare/overlay"])
+def test_one_lost_message_of_what_was_found_is_unaccounted_for(start_robot, finding_bundle, monkeypatch, output):
+    monkeypatch.setattr(
+        *forget_once(Recorder, "_receive", lose_result, lambda _, __, received, *___: received == output)
+    )
+    row = Session(start_robot, bundle=str(finding_bundle)).run()
+    assert row["unaccounted_by_check"] == {f"results of {output}": 2}, "against published, and against processed"
 
 
 @pytest.mark.parametrize("counter", TAMPERINGS)
