@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 TRAINING_VENV ?= .venv-training
 SECONDS ?= 20
+BUNDLE ?=
 PAIRS ?=
 
 # A tool that the sourced ROS brings is not in the environment again, so its own folders on PATH stay behind.
@@ -15,7 +16,7 @@ export PYTHONUNBUFFERED = 1
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 28
-	@echo "variables: PYTHON=$(PYTHON) VENV=$(VENV) TRAINING_VENV=$(TRAINING_VENV); make demo also takes PAIRS=folder SECONDS=20"
+	@echo "variables: PYTHON=$(PYTHON) VENV=$(VENV) TRAINING_VENV=$(TRAINING_VENV); make demo also takes BUNDLE=name PAIRS=folder SECONDS=20"
 
 environment:  ## the robot's environment in VENV: ROS 2 (a sourced one, else from PyPI), messages, libraries
 	@$(PYTHON) scripts/environment.py robot --venv $(VENV)
@@ -24,7 +25,7 @@ environment-training:  ## the training environment in TRAINING_VENV: torch, no R
 	@$(PYTHON) scripts/environment.py training --venv $(TRAINING_VENV)
 
 demo: environment  ## two cameras into the node over ROS 2; writes demo/summary.json and demo/contact_sheet.png
-	$(IN_VENV) vifa demo $(if $(PAIRS),--pairs $(PAIRS)) --seconds $(SECONDS) -o demo
+	$(IN_VENV) vifa demo $(if $(BUNDLE),--bundle $(BUNDLE)) $(if $(PAIRS),--pairs $(PAIRS)) --seconds $(SECONDS) -o demo
 
 test: lint test-robot test-training  ## linters, types and all tests, in both environments
 

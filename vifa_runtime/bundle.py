@@ -152,8 +152,7 @@ def write_bundle(folder: Path, manifest: Mapping[str, Any], contents: Mapping[st
     """
     for name in contents:
         _check_name(folder, name)
-    if folder.exists() and not (folder / MANIFEST).exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise BundleError(f"{folder} exists and is no bundle; choose another output folder")
+    check_output(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -171,6 +170,16 @@ def write_bundle(folder: Path, manifest: Mapping[str, Any], contents: Mapping[st
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return bundle
+
+
+def check_output(folder: Path) -> None:
+    """Refuse a folder that `write_bundle` would not write; for those who ask before long work.
+
+    Raises:
+        BundleError: something that is no bundle is there.
+    """
+    if folder.exists() and not (folder / MANIFEST).exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise BundleError(f"{folder} exists and is no bundle; choose another output folder")
 
 
 def _put_in_place(new: Path, folder: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from vifa_runtime.bundle import BACKBONE, Bundle, write_bundle
+from vifa_runtime.bundle import BACKBONE, Bundle, check_output, write_bundle
 from vifa_runtime.provenance import commit, today
 from vifa_training.checkpoint import TrainingError, digest
 from vifa_training.data import DataSet
@@ -23,12 +24,16 @@ from vifa_training.task_model import JointModel
 from vifa_training.task_recipe import TaskPreset, TaskRecipe
 from vifa_training.tasks import TaskNetwork, build_task_network, half_weights, task_graph
 
+_BUNDLE_NAME = "[a-z0-9][a-z0-9_.-]{0,99}"  # as bundle.schema.json has it
 
-def check_addition(bundle: Bundle, recipe: TaskRecipe, drop: Sequence[str] = ()) -> None:
-    """Refuse, before anything is trained, what could not be written in the end.
+
+def check_addition(bundle: Bundle, recipe: TaskRecipe, drop: Sequence[str] = (), folder: Path | None = None) -> None:
+    """Refuse, before anything is trained, what could not be written in the end (to `folder`, where it is known).
 
     Raises:
-        TrainingError: the bundle has a task of that name that is not dropped, or lacks one that is.
+        TrainingError: the bundle has a task of that name that is not dropped, or lacks one that is; no bundle can be
+            called as the folder.
+        BundleError: something that is no bundle is in the folder.
     """
     for name in drop:
         if name not in bundle.task_names:
@@ -36,6 +41,14 @@ def check_addition(bundle: Bundle, recipe: TaskRecipe, drop: Sequence[str] = ())
     if recipe.task in bundle.task_names and recipe.task not in drop:
         raise TrainingError(
             f"bundle {bundle.name} has a task {recipe.task!r} already; --drop it, or name the recipe's task otherwise"
+        )
+    if folder is None:
+        return
+    check_output(folder)
+    if not re.fullmatch(_BUNDLE_NAME, folder.resolve().name):
+        raise TrainingError(
+            f"a bundle is called as its folder, in small letters, digits and _.-, and {folder.name} is not; "
+            "choose another output folder"
         )
 
 
@@ -119,7 +132,8 @@ def extend_manifest(
     manifest["tasks"] = [task for task in manifest["tasks"] if task["name"] not in drop] + [entry | recipe.thresholds]
     manifest["metrics"] = [row for row in manifest.get("metrics", []) if row["task"] not in drop] + list(metrics)
     for key in ("weights", "data"):
-        manifest["licences"][key] = _joined(manifest["licences"][key], f"{recipe.task}: {recipe.licences[key]}")
+        kept = _without(manifest["licences"][key], drop)
+        manifest["licences"][key] = _joined(kept, f"{recipe.task}: {recipe.licences[key]}")
     provenance = manifest["provenance"]
     provenance |= {"data": _joined(provenance["data"], recipe.training), "commit": commit(), "date": today()}
     provenance["recipe"] = _joined(provenance.get("recipe", ""), recipe.name)
@@ -155,6 +169,11 @@ def _listed(bundle: Bundle) -> str:
     return ", ".join(bundle.task_names)
 
 
+def _without(text: str, tasks: Sequence[str]) -> str:
+    """A text of `_joined` parts but for those that begin with the name of one of these tasks."""
+    return "; ".join(part for part in text.split("; ") if part.partition(": ")[0] not in tasks)
+
+
 def _joined(old: str, new: str) -> str:
-    """Two texts with a semicolon between; one of them where the other is part of it."""
-    return old if new in old else f"{old}; {new}" if old else new
+    """Two texts with a semicolon between; the old one where the new one is in it already."""
+    return old if f"; {new}; " in f"; {old}; " else f"{old}; {new}" if old else new

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from vifa_runtime.bundle import BACKBONE, Bundle
 from vifa_training.checkpoint import TrainingError
-from vifa_training.networks import NETWORKS, FusionNetwork, build_network
+from vifa_training.networks import FusionNetwork, build_network
 
+READABLE = ("nano", "tardal", "piafusion")  # of the others, graphs keep some weights under no name of their own
 _TOLERANCE = 1e-3  # of a feature, relative to the largest one
 _AGAIN = "it was not exported by this version: train it again"
 
@@ -25,11 +26,12 @@ def network_of(bundle: Bundle) -> FusionNetwork:
     that change nothing.
 
     Raises:
-        TrainingError: the bundle's network is none of ours, or its graphs are written in another way.
+        TrainingError: the bundle's network is none of `READABLE`, or its graphs are written in another way.
     """
-    if bundle.network not in NETWORKS:
+    if bundle.network not in READABLE:
         raise TrainingError(
-            f"bundle {bundle.name} holds the network {bundle.network!r}; use a bundle of {', '.join(NETWORKS)}"
+            f"bundle {bundle.name} holds the network {bundle.network!r}, whose weights cannot be read back from its "
+            f"graphs; use a bundle of {', '.join(READABLE)}"
         )
     network = build_network(bundle.network, bundle.task_names)
     _fill(network.backbone, read_weights(bundle.graphs[BACKBONE]), f"{bundle.name}/{BACKBONE}")

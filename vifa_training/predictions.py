@@ -31,9 +31,13 @@ def load_predictions(path: Path) -> list[Prediction]:
     if not path.exists():
         raise TrainingError(f"{path} does not exist; run the experiment to its end first")
     try:
-        return [_from_json(entry) for entry in json.loads(path.read_text())]
-    except (ValueError, KeyError, TypeError, cv2.error) as error:
-        raise TrainingError(f"{path} holds no predictions ({error}); remove it, and they are made again") from None
+        entries = json.loads(path.read_bytes())
+        if not isinstance(entries, list):
+            raise TypeError(f"{type(entries).__name__} in place of a list")
+        return [_from_json(entry) for entry in entries]
+    except (OSError, ValueError, KeyError, TypeError, cv2.error) as error:
+        reason = " ".join(str(error).split())
+        raise TrainingError(f"{path} holds no predictions ({reason}); remove it, and they are made again") from None
 
 
 def _to_json(prediction: Prediction) -> dict[str, Any]:
@@ -52,7 +56,12 @@ def _to_json(prediction: Prediction) -> dict[str, Any]:
 def _from_json(entry: dict[str, Any]) -> Prediction:
     if "mask" in entry:
         png = np.frombuffer(base64.b64decode(entry["mask"]), np.uint8)
-        return Prediction(entry["name"], mask=cv2.imdecode(png, cv2.IMREAD_UNCHANGED))
+        mask = cv2.imdecode(png, cv2.IMREAD_UNCHANGED)
+        if mask is None or mask.ndim != 2 or mask.dtype != np.uint8:
+            raise ValueError(f"the mask of {entry['name']} is no 8-bit image of one channel")
+        return Prediction(entry["name"], mask=mask)
     boxes = np.array(entry["boxes"], np.float32).reshape(-1, 4)
     found = Detections(boxes, np.array(entry["scores"], np.float32), np.array(entry["labels"], np.int64))
+    if not len(found.boxes) == len(found.scores) == len(found.labels):
+        raise ValueError(f"boxes, scores and labels of {entry['name']} differ in number")
     return Prediction(entry["name"], detections=found)

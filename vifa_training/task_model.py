@@ -15,6 +15,8 @@ from vifa_training.objectives import Objective
 from vifa_training.objectives.fusion_loss import FusionWeights, fusion_loss
 from vifa_training.tasks import TaskNetwork
 
+FEWER = 4
+
 
 class TaskModel(Trainable):
     """A task network alone: the batch's visible image is the picture, as `vifa_training.pictures.Pictures` gives it."""
@@ -25,29 +27,42 @@ class TaskModel(Trainable):
 
     def loss(self, batch: Batch) -> Tensor:
         """The task's loss, a mean over images."""
+        return self.show(batch.visible, batch)
+
+    def show(self, picture: Tensor, batch: Batch) -> Tensor:
+        """The task's loss when it is shown a picture (B,3,H,W) that the batch's labels fit."""
         with self.precision():
-            return self.task.loss(batch.visible, batch)
+            return self.task.loss(picture, batch)
 
 
 class JointModel(TaskModel):
     """Eq. 2: a whole fusion network and a task network, trained as one."""
 
     def __init__(
-        self, fusion: FusionNetwork, head: str, task: TaskNetwork, shrink: int = 1, fusion_share: float = 1.0
+        self,
+        fusion: FusionNetwork,
+        head: str,
+        task: TaskNetwork,
+        shrink: int = 1,
+        fusion_share: float = 1.0,
+        head_share: float = 1.0,
     ) -> None:
         """Join them.
 
         Args:
             head: the fusion network's task whose fused image the task network sees.
             shrink: the picture is averaged over so many pixels squared before.
-            fusion_share: share of the learning rate that the fusion network gets.
+            fusion_share: share of the learning rate that the fusion network's backbone gets.
+            head_share: that its head gets.
         """
         super().__init__(task)
-        self.fusion, self.head, self.shrink, self.fusion_share = fusion, head, shrink, fusion_share
+        self.fusion, self.head, self.shrink = fusion, head, shrink
+        self.fusion_share, self.head_share = fusion_share, head_share
         self.size_multiple = fusion.size_multiple
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        shares = ((self.task, 1.0), (self.fusion, self.fusion_share))
+        fusion = self.fusion
+        shares = ((self.task, 1.0), (fusion.backbone, self.fusion_share), (fusion.heads, self.head_share))
         return [{"params": [p for p in part.parameters() if p.requires_grad], "share": share} for part, share in shares]
 
     def fuse(self, batch: Batch) -> Tensor:
@@ -62,8 +77,7 @@ class JointModel(TaskModel):
     def loss_of(self, fused_y: Tensor, batch: Batch) -> Tensor:
         """The task's loss when it is shown the fused luma."""
         picture = F.avg_pool2d(recolour(batch.visible, fused_y), self.shrink)
-        with self.precision():
-            return self.task.loss(picture, shrink_labels(batch, self.shrink))
+        return self.show(picture, shrink_labels(batch, self.shrink))
 
 
 def shrink_labels(batch: Batch, shrink: int) -> Batch:
@@ -81,7 +95,10 @@ class TaskObjective(Objective):
     """The loss of a task; of a joint model, that of fusion beside it."""
 
     def __init__(self, fusion: FusionWeights | None = None, fusion_weight: float = 0.0) -> None:
-        """Eq. 2 as it is printed has no fusion loss: a `fusion_weight` above 0 keeps the fused image near one."""
+        """Eq. 2 as it is printed has no fusion loss: a `fusion_weight` above 0 keeps the fused image near one.
+
+        It is taken of one in `FEWER` images of a batch: of all, it would cost more than both networks together.
+        """
         super().__init__()
         self.fusion, self.fusion_weight = fusion or FusionWeights(), fusion_weight
 
@@ -90,5 +107,6 @@ class TaskObjective(Objective):
         if not (isinstance(network, JointModel) and self.fusion_weight):
             return network.loss(batch)
         fused_y = network.fuse(batch)
-        loss = self.fusion_weight * fusion_loss(fused_y, batch.visible_y, batch.thermal, self.fusion)
-        return network.loss_of(fused_y, batch) + loss
+        some = slice(max(1, len(fused_y) // FEWER))
+        loss = fusion_loss(fused_y[some], batch.visible_y[some], batch.thermal[some], self.fusion)
+        return network.loss_of(fused_y, batch) + self.fusion_weight * loss

@@ -20,7 +20,7 @@ from vifa_training.recipe import RecipeError
 from vifa_training.schedule import Schedule
 from vifa_training.tasks import TASK_NETWORKS
 
-PRESETS = ("smoke", "cpu", "paper")
+PRESETS = ("smoke", "cpu", "ship", "paper")
 KINDS = ("detection", "segmentation")
 MOST_CLASSES = 254  # of a bundle's task
 
@@ -51,7 +51,8 @@ class TaskRecipe:
         thresholds: `score`, `iou`, `max_detections` of the bundle, for detection.
         augmentation: of the crops.
         fusion_weight: of the fusion loss beside the task's loss in a reference model; 0 is Eq. 2 as printed.
-        fusion_share: share of the learning rate that the fusion network gets in a reference model.
+        fusion_share: share of the learning rate that the backbone of fusion gets in a reference model.
+        head_share: that its head gets.
         fusion_loss: weights of `FusionWeights`.
         presets: name -> schedules; `crop` in pixels of what the task network sees.
         licences: of weights and data.
@@ -74,13 +75,15 @@ class TaskRecipe:
     augmentation: Augmentation = field(default_factory=Augmentation)
     fusion_weight: float = 1.0
     fusion_share: float = 0.1
+    head_share: float = 1.0
     fusion_loss: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def identity(self) -> str:
         """What makes another training of a recipe, beside its schedule and data."""
-        parts = [self.network, self.shrink, self.fusion_weight, self.fusion_share, dict(self.fusion_loss)]
-        return json.dumps([*parts, list(self.classes), asdict(self.augmentation)], sort_keys=True)
+        parts = [self.network, self.shrink, self.fusion_weight, self.fusion_share, self.head_share]
+        parts += [dict(self.fusion_loss), list(self.classes), asdict(self.augmentation)]
+        return json.dumps(parts, sort_keys=True)
 
     def preset(self, name: str) -> TaskPreset:
         """The schedules of a preset.
@@ -120,7 +123,7 @@ def _parse(content: Any) -> TaskRecipe:
     _check_values(content)
     presets = {name: _parse_preset(name, preset) for name, preset in content["presets"].items()}
     options = dict(content.get("augmentation", {}))
-    if "scale" in options:
+    if isinstance(options.get("scale"), list):
         options["scale"] = tuple(options["scale"])
     classes = {str(name): tuple(colour) for name, colour in content["classes"].items()}
     changed = {"presets": presets, "rare": tuple(content.get("rare", ())), "classes": classes}
@@ -163,7 +166,7 @@ def _check_keys(content: Any) -> None:
 def _check_values(content: Mapping[str, Any]) -> None:
     """Refuse values that a training or the bundle could not take: better now than after hours of training."""
     network, kind = content["network"], content["kind"]
-    if network not in TASK_NETWORKS:
+    if str(network) not in TASK_NETWORKS:
         raise ValueError(f"network {network!r} is unknown; use one of {', '.join(TASK_NETWORKS)}")
     if kind not in KINDS:
         raise ValueError(f"kind {kind!r} is unknown; use {' or '.join(KINDS)}")
@@ -171,13 +174,20 @@ def _check_values(content: Mapping[str, Any]) -> None:
         raise ValueError(f"network {network!r} is for {TASK_NETWORKS[network].kind}, not for kind {kind!r}")
     if not re.fullmatch("[a-z][a-z0-9_]{0,63}", str(content["task"])):
         raise ValueError(f"task {content['task']!r} must be small letters, digits and underscores, as in topics")
+    if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9_.-]*", str(content["name"])):
+        raise ValueError(f"name {content['name']!r} must be letters, digits and _.-, as it names folders")
+    for key in ("name", "description", "data", "training", "validation"):
+        if not isinstance(content.get(key, ""), str):
+            raise ValueError(f"{key} must be a text, got {content[key]!r}")
     for key in ("data", "training", "validation"):
-        parse_part(str(content[key]))
+        parse_part(content[key])
+    if not content["presets"]:
+        raise ValueError(f"presets holds none; give one or more of {', '.join(PRESETS)}")
     _check_classes(content["classes"], content.get("rare", ()))
     _check_thresholds(content.get("thresholds", {}), kind)
     if not _is_whole(content.get("shrink", 1), 1):
         raise ValueError(f"shrink must be a whole number of 1 or more, got {content['shrink']!r}")
-    for key in ("fusion_weight", "fusion_share"):
+    for key in ("fusion_weight", "fusion_share", "head_share"):
         if not _is_number(content.get(key, 1.0), math.inf):
             raise ValueError(f"{key} must be a number of 0 or more, got {content[key]!r}")
     build_objective("shared", {content["task"]: content.get("fusion_loss", {})}, {})
@@ -186,9 +196,15 @@ def _check_values(content: Mapping[str, Any]) -> None:
 def _check_classes(classes: Mapping[str, Any], rare: Any) -> None:
     if not 1 <= len(classes) <= MOST_CLASSES:
         raise ValueError(f"classes must name 1 to {MOST_CLASSES}, got {len(classes)}")
+    if len({str(name) for name in classes}) != len(classes):
+        raise ValueError("two classes share a name; rename one")
     for name, colour in classes.items():
+        if not (1 <= len(str(name)) <= 64 and str(name).isprintable()):
+            raise ValueError(f"class {name!r} must have a name of 1 to 64 characters that can be printed")
         if not (isinstance(colour, list) and len(colour) == 3 and all(_is_whole(c, 0, 255) for c in colour)):
             raise ValueError(f"classes.{name} must be a colour of three numbers in 0..255, got {colour!r}")
+    if not (isinstance(rare, (list, tuple)) and all(isinstance(name, str) for name in rare)):
+        raise ValueError(f"rare must be a list of classes, got {rare!r}")
     if unknown := [name for name in rare if name not in classes]:
         raise ValueError(f"rare names {', '.join(unknown)}, which are no classes")
     if len(set(rare)) == len(classes):

@@ -12,7 +12,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -121,6 +122,24 @@ def freeze_norms(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
+
+
+@contextmanager
+def estimating_norms(network: nn.Module) -> Iterator[list[nn.BatchNorm2d]]:
+    """Batch norms take the plain mean of the statistics of all batches that pass inside; gives these norms.
+
+    The network is in training mode there. Norms that it keeps in evaluation mode even so stay as they are.
+    """
+    network.train()
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d) and module.training]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch's word for the plain mean
+    with torch.no_grad():
+        yield norms
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 @dataclass
@@ -255,21 +274,10 @@ class _Session:
         return row
 
     def _estimate_norms(self, network: Trainable, progress: float) -> None:
-        """Give the batch norms the mean statistics of some training batches, the same whenever it is asked.
-
-        Those that the network keeps in evaluation mode while it is trained stay as they are.
-        """
-        network.train()
-        norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d) and module.training]
-        momenta = [norm.momentum for norm in norms]
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # the plain mean over all batches
-        with torch.no_grad():
+        """Give the batch norms the mean statistics of some training batches, the same whenever it is asked."""
+        with estimating_norms(network) as norms:
             for index in range(self.schedule.norm_batches if norms else 0):
                 self.objective(network, self._draw(-1 - index).to(self.fabric.device), progress)
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
 
     def _remember(self) -> None:
         if self.fabric.is_global_zero:
@@ -293,6 +301,7 @@ def _share(batch: Batch, rank: int, world: int) -> Batch:
         mask=None if batch.mask is None else batch.mask[mine],
         fused=None if batch.fused is None else batch.fused[mine],
         tags=batch.tags[mine],
+        names=batch.names[mine],
     )
 
 

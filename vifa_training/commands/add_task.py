@@ -82,7 +82,7 @@ def add_task(
     """
     source, plan, pairs = _open(bundle, recipe, data, threads)
     left_out = [name.strip() for name in drop.split(",") if name.strip()]
-    check_addition(source, plan, left_out)
+    check_addition(source, plan, left_out, output)
     validation = open_labelled(data, plan.validation, plan)
     network, schedules = network_of(source), plan.preset(preset)
     model = learn_reference(network, _like(source, like), plan, schedules, pairs, run)

@@ -33,9 +33,10 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         for name in ("mirror", "stretch", "kept_share"):
-            if not 0 <= getattr(self, name) <= 1:
+            if not _is_number(getattr(self, name), 0, 1):
                 raise DataError([f"augmentation {name} must be in 0..1, got {getattr(self, name)}"])
-        if not 0.1 <= self.scale[0] <= self.scale[1] <= 10:
+        pair = isinstance(self.scale, tuple) and len(self.scale) == 2
+        if not (pair and _is_number(self.scale[0], 0.1, 10) and _is_number(self.scale[1], self.scale[0], 10)):
             raise DataError([f"augmentation scale must be two ascending numbers in 0.1..10, got {self.scale}"])
 
 
@@ -129,7 +130,12 @@ def _stack(samples: Sequence[Sample]) -> Batch:
         mask=mask,
         fused=torch.from_numpy(np.stack([sample.fused for sample in samples])[:, None]) if imitates else None,
         tags=tuple(sample.tags for sample in samples),
+        names=tuple(sample.name for sample in samples),
     )
+
+
+def _is_number(value: object, low: float, high: float) -> bool:
+    return isinstance(value, (int, float)) and low <= value <= high
 
 
 def _unit_range(image: NDArray) -> NDArray[np.float32]:

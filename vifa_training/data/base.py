@@ -95,6 +95,7 @@ class Batch:
         mask: (B,H,W) int64 class ids, 255 where unknown; None without masks.
         tags: tags of each sample.
         fused: (B,1,H,W) float32, fused luma to imitate; None where a sample has none.
+        names: of each sample.
     """
 
     visible: Tensor
@@ -104,6 +105,7 @@ class Batch:
     mask: Tensor | None = None
     tags: tuple[tuple[str, ...], ...] = ()
     fused: Tensor | None = None
+    names: tuple[str, ...] = ()
 
     @property
     def visible_y(self) -> Tensor:

@@ -15,14 +15,16 @@ _RIDGE = 1e-6  # of the mean diagonal: where features are alike, the smallest we
 
 
 def solve_last_layer(network: FusionNetwork, task: str, batches: Iterable[Batch]) -> bool:
-    """Set the last layer of a task's head so that its squared error is least over all pixels, before the activation.
+    """Set the last layer of a task's head so that its squared error is least, before the activation.
+
+    Pixels that are to be black or white do not count: what is beyond would do as well.
 
     Args:
         network: in evaluation mode.
         batches: with `fused`, the luma to imitate.
 
     Returns:
-        Whether there was a linear last layer to solve; without one nothing changes.
+        Whether there was a linear last layer to solve, and a pixel to solve it by; else nothing changes.
     """
     head, gram, moment = network.heads[task], None, None
     for batch in batches:
@@ -34,6 +36,8 @@ def solve_last_layer(network: FusionNetwork, task: str, batches: Iterable[Batch]
         gram = rows.T @ rows if gram is None else gram + rows.T @ rows
         moment = rows.T @ wanted if moment is None else moment + rows.T @ wanted
     assert gram is not None, "no batch"
+    if not gram.any():
+        return False
     ridge = _RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     solution = torch.linalg.solve(gram + ridge, moment)
     with torch.no_grad():
@@ -43,11 +47,16 @@ def solve_last_layer(network: FusionNetwork, task: str, batches: Iterable[Batch]
 
 
 def _equations(last: LastLayer, fused: Tensor) -> tuple[Tensor, Tensor]:
-    """What the layer sees for each output pixel, (N,P+1) with a one at the end, and what it has to give, (N,C)."""
-    layer = last.layer
+    """What the layer sees for each output pixel, (N,P+1) with a one at the end, and what it has to give, (N,C).
+
+    An output pixel may stand for a cell of several; it is left out where one of them is black or white.
+    """
+    layer, wanted = last.layer, last.wanted(fused)
+    ends = ((fused <= 0) | (fused >= 1)).to(fused.dtype)
+    inside = F.max_pool2d(ends, fused.shape[2] // wanted.shape[2]).flatten() == 0
     rows, columns = layer.padding
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
     padded = F.pad(last.inputs, (columns, columns, rows, rows), mode=mode)
-    seen = F.unfold(padded, layer.kernel_size, stride=layer.stride).transpose(1, 2).flatten(0, 1).double()
-    wanted = last.wanted(fused).flatten(2).transpose(1, 2).flatten(0, 1).double()
-    return torch.cat([seen, torch.ones_like(seen[:, :1])], dim=1), wanted
+    seen = F.unfold(padded, layer.kernel_size, stride=layer.stride).transpose(1, 2).flatten(0, 1)[inside].double()
+    aim = wanted.flatten(2).transpose(1, 2).flatten(0, 1)[inside].double()
+    return torch.cat([seen, torch.ones_like(seen[:, :1])], dim=1), aim

@@ -38,7 +38,7 @@ def train_reference(
     Raises:
         TrainingError, DataError: as `vifa_training.trainer.train`.
     """
-    model = JointModel(fusion, head, task, recipe.shrink, recipe.fusion_share)
+    model = JointModel(fusion, head, task, recipe.shrink, recipe.fusion_share, recipe.head_share)
     objective = TaskObjective(FusionWeights(**recipe.fusion_loss), recipe.fusion_weight)
     schedule = preset.task.enlarged(recipe.shrink)
     identity = f"{recipe.identity} on {digest_names(pairs.names)} from {fingerprint(fusion)} {head}"

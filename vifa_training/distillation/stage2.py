@@ -13,12 +13,14 @@ from torch import Tensor
 from vifa_training.checkpoint import digest_names, fingerprint, load_weights
 from vifa_training.data import Augmentation, Batch, DataSet, Sample, whole_batch
 from vifa_training.distillation.extended import ExtendedData
+from vifa_training.distillation.features import FeatureCrops
 from vifa_training.distillation.least_squares import solve_last_layer
 from vifa_training.networks import FusionNetwork, Head, Trainable
 from vifa_training.objectives import Objective
 from vifa_training.schedule import Schedule
-from vifa_training.trainer import train
+from vifa_training.trainer import estimating_norms, train
 
+CROPS, CROPS_OF_A_PAIR = 1024, 4
 _AS_FUSED = Augmentation(mirror=0, stretch=0)  # changed pairs would have other fused images than those to imitate
 
 
@@ -44,14 +46,30 @@ def stage2(
         TrainingError, DataError: as `vifa_training.trainer.train`.
     """
     extended = ExtendedData(pairs, reference, run / f"extended-{taught_by[:12]}")  # (ir, vi, û)
-    student = HeadModel(network, task)  # the backbone is frozen, its batch norms too
+    student = HeadModel(network, task).eval()  # the backbone is frozen, its batch norms too
     if not (run / "last.safetensors").exists():
-        network.eval()
-        solve_last_layer(network, task, (whole(extended[i], network) for i in range(len(extended))))
+        begin(student, extended)
     identity = f"{taught_by} on {digest_names(pairs.names)} behind {fingerprint(network.backbone)}"
-    train(student, ImitationObjective(), extended, None, schedule, run, identity, _AS_FUSED)  # Eq. 3
+    crops = FeatureCrops(network, extended, schedule.crop, count_crops(schedule, len(pairs)), schedule.seed)
+    student.features = crops.features
+    train(student, ImitationObjective(), crops, None, schedule, run, identity, _AS_FUSED)  # Eq. 3
     load_weights(student, run / "best.safetensors")
     network.eval()
+
+
+def count_crops(schedule: Schedule, pairs: int) -> int:
+    """How many crops a head learns from: few enough that their features are kept, no more than it is shown."""
+    return min(schedule.steps * schedule.batch, max(CROPS, CROPS_OF_A_PAIR * pairs))
+
+
+def begin(student: HeadModel, extended: DataSet) -> None:
+    """Give the head a good start: batch norms the statistics of the pairs, a linear last layer its exact solution."""
+    network = student.network
+    with estimating_norms(student) as norms:
+        for index in range(len(extended) if norms else 0):
+            student.head(student.features(whole(extended[index], network)))
+    network.eval()
+    solve_last_layer(network, student.task, (whole(extended[i], network) for i in range(len(extended))))
 
 
 class HeadModel(Trainable):
@@ -60,6 +78,7 @@ class HeadModel(Trainable):
     def __init__(self, network: FusionNetwork, task: str) -> None:
         super().__init__()
         self.network, self.task, self.size_multiple = network, task, network.size_multiple
+        self.features: Callable[[Batch], dict[str, Tensor]] = self.compute_features
         network.requires_grad_(False)
         self.head.requires_grad_(True)
 
@@ -75,20 +94,27 @@ class HeadModel(Trainable):
         self.head.train(mode)
         return self
 
+    @torch.no_grad()
+    def compute_features(self, batch: Batch) -> dict[str, Tensor]:
+        """What the frozen backbone gives of a batch."""
+        return self.network.backbone(batch.visible_y, batch.thermal)
+
     def forward(self, batch: Batch) -> Tensor:
         """Fused luma (B,1,H,W); in training not clamped, so that saturated pixels keep a gradient."""
         with self.precision():
-            with torch.no_grad():
-                features = self.network.backbone(batch.visible_y, batch.thermal)
-            return self.head(features).float()
+            return self.head(self.features(batch)).float()
 
 
 class ImitationObjective(Objective):
-    """Eq. 3: the L2 norm of the difference to the reference's image, over the square root of its number of pixels."""
+    """Eq. 3: the L2 norm of the difference to the reference's image, over the square root of its number of pixels.
+
+    Both images end at black and white: where the reference's does, how far beyond the head goes makes no difference.
+    """
 
     def forward(self, network: HeadModel, batch: Batch, progress: float) -> Tensor:
         """See `Objective.forward`; a mean over images."""
-        difference = (network(batch) - batch.fused).flatten(1)
+        fused = network(batch)
+        difference = (fused - batch.fused).masked_fill(fused.clamp(0, 1) == batch.fused, 0).flatten(1)
         return (difference.square().mean(dim=1) + 1e-12).sqrt().mean()
 
 
