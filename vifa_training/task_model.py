@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vifa_training.colour import recolour
@@ -94,19 +94,27 @@ def shrink_labels(batch: Batch, shrink: int) -> Batch:
 class TaskObjective(Objective):
     """The loss of a task; of a joint model, that of fusion beside it."""
 
-    def __init__(self, fusion: FusionWeights | None = None, fusion_weight: float = 0.0) -> None:
+    def __init__(
+        self, fusion: FusionWeights | None = None, fusion_weight: float = 0.0, remedy: nn.Module | None = None
+    ) -> None:
         """Eq. 2 as it is printed has no fusion loss: a `fusion_weight` above 0 keeps the fused image near one.
 
         It is taken of one in `FEWER` images of a batch: of all, it would cost more than both networks together.
+
+        Args:
+            remedy: (joint model, batch) -> what is added against forgetting; see `vifa_training.baselines`.
         """
         super().__init__()
-        self.fusion, self.fusion_weight = fusion or FusionWeights(), fusion_weight
+        self.fusion, self.fusion_weight, self.remedy = fusion or FusionWeights(), fusion_weight, remedy
 
     def forward(self, network: TaskModel, batch: Batch, progress: float) -> Tensor:
         """See `Objective.forward`."""
-        if not (isinstance(network, JointModel) and self.fusion_weight):
+        if not isinstance(network, JointModel):
             return network.loss(batch)
         fused_y = network.fuse(batch)
-        some = slice(max(1, len(fused_y) // FEWER))
-        loss = fusion_loss(fused_y[some], batch.visible_y[some], batch.thermal[some], self.fusion)
-        return network.loss_of(fused_y, batch) + self.fusion_weight * loss
+        loss = network.loss_of(fused_y, batch)
+        if self.fusion_weight:
+            some = slice(max(1, len(fused_y) // FEWER))
+            fusion = fusion_loss(fused_y[some], batch.visible_y[some], batch.thermal[some], self.fusion)
+            loss = loss + self.fusion_weight * fusion
+        return loss if self.remedy is None else loss + self.remedy(network, batch)

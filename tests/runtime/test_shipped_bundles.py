@@ -51,3 +51,18 @@ def test_every_bundle_fuses_day_and_night(folder, shape, make_pipeline):
             assert image.std() > 1
         first, *others = fused.values()
         assert all((first != other).any() for other in others)  # or a head too many was trained
+
+
+def test_the_two_task_bundle_finds_on_the_backbone_of_nano_fusion(make_pipeline):
+    bundle = load_bundle(MODELS / "nano-two-task")
+    assert bundle.graphs["backbone.onnx"] == load_bundle(MODELS / "nano-fusion").graphs["backbone.onnx"]
+    kinds = {task.name: (task.kind, [known.name for known in task.classes]) for task in bundle.tasks}
+    assert kinds == {
+        "crop_and_weed": ("segmentation", ["soil", "crop", "weed"]),
+        "road_users": ("detection", ["person", "bicycle", "car"]),
+    }
+    visible, thermal = Street(size=(480, 640), day_frames=1)[0]
+    results = make_pipeline(bundle).process(visible, thermal)
+    assert results.masks["crop_and_weed"].shape == (480, 640) and results.masks["crop_and_weed"].max() <= 2
+    assert list(results.detections) == ["road_users"]
+    assert "AGPL-3.0" in bundle.manifest["licences"]["weights"]

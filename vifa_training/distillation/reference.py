@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vifa_training.baselines import Remedy
 from vifa_training.checkpoint import digest_names, fingerprint, load_weights
 from vifa_training.data import DataSet
 from vifa_training.networks import FusionNetwork
@@ -22,6 +23,7 @@ def train_reference(
     recipe: TaskRecipe,
     preset: TaskPreset,
     run: Path,
+    remedy: Remedy | None = None,
 ) -> JointModel:
     """Train `fusion` by the task's loss through the task network (Eq. 2), both from where they stand.
 
@@ -31,6 +33,7 @@ def train_reference(
         head: the fusion network's task that becomes the reference's.
         pairs: labelled; of the camera's size.
         run: folder of the checkpoints; a training in it is gone on with.
+        remedy: against forgetting what `fusion` learned before.
 
     Returns:
         The joint model with the trained weights, in evaluation mode.
@@ -39,9 +42,10 @@ def train_reference(
         TrainingError, DataError: as `vifa_training.trainer.train`.
     """
     model = JointModel(fusion, head, task, recipe.shrink, recipe.fusion_share, recipe.head_share)
-    objective = TaskObjective(FusionWeights(**recipe.fusion_loss), recipe.fusion_weight)
+    objective = TaskObjective(FusionWeights(**recipe.fusion_loss), recipe.fusion_weight, remedy)
     schedule = preset.task.enlarged(recipe.shrink)
     identity = f"{recipe.identity} on {digest_names(pairs.names)} from {fingerprint(fusion)} {head}"
+    identity += f" with {remedy.identity}" if remedy else ""
     train(model, objective, pairs, None, schedule, run, identity, recipe.augmentation)
     load_weights(model, run / "best.safetensors")
     return model.eval()

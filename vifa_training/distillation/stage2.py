@@ -21,7 +21,7 @@ from vifa_training.schedule import Schedule
 from vifa_training.trainer import estimating_norms, train
 
 CROPS, CROPS_OF_A_PAIR = 1024, 4
-_AS_FUSED = Augmentation(mirror=0, stretch=0)  # changed pairs would have other fused images than those to imitate
+AS_FUSED = Augmentation(mirror=0, stretch=0)  # changed pairs would have other fused images than those to imitate
 
 
 def stage2(
@@ -52,7 +52,28 @@ def stage2(
     identity = f"{taught_by} on {digest_names(pairs.names)} behind {fingerprint(network.backbone)}"
     crops = FeatureCrops(network, extended, schedule.crop, count_crops(schedule, len(pairs)), schedule.seed)
     student.features = crops.features
-    train(student, ImitationObjective(), crops, None, schedule, run, identity, _AS_FUSED)  # Eq. 3
+    train(student, ImitationObjective(), crops, None, schedule, run, identity, AS_FUSED)  # Eq. 3
+    load_weights(student, run / "best.safetensors")
+    network.eval()
+
+
+def imitate(
+    network: FusionNetwork,
+    task: str,
+    reference: Callable[[Sample], NDArray[np.float32]],
+    pairs: DataSet,
+    schedule: Schedule,
+    run: Path,
+    taught_by: str,
+) -> None:
+    """Train the backbone and the head of `task` by Eq. 3: references without a frozen backbone, for comparison.
+
+    Args, Raises: as `stage2`.
+    """
+    extended = ExtendedData(pairs, reference, run / f"extended-{taught_by[:12]}")
+    student = WholeModel(network, task)
+    identity = f"{taught_by} on {digest_names(pairs.names)} from {fingerprint(network)}"
+    train(student, ImitationObjective(), extended, None, schedule, run, identity, AS_FUSED)
     load_weights(student, run / "best.safetensors")
     network.eval()
 
@@ -105,13 +126,29 @@ class HeadModel(Trainable):
             return self.head(self.features(batch)).float()
 
 
+class WholeModel(Trainable):
+    """A fusion network of which the backbone and one head are trained."""
+
+    def __init__(self, network: FusionNetwork, task: str) -> None:
+        super().__init__()
+        self.network, self.task, self.size_multiple = network, task, network.size_multiple
+        network.requires_grad_(False)
+        network.backbone.requires_grad_(True)
+        network.heads[task].requires_grad_(True)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Fused luma (B,1,H,W); in training not clamped."""
+        with self.precision():
+            return self.network.heads[self.task](self.network.backbone(batch.visible_y, batch.thermal)).float()
+
+
 class ImitationObjective(Objective):
     """Eq. 3: the L2 norm of the difference to the reference's image, over the square root of its number of pixels.
 
     Both images end at black and white: where the reference's does, how far beyond the head goes makes no difference.
     """
 
-    def forward(self, network: HeadModel, batch: Batch, progress: float) -> Tensor:
+    def forward(self, network: HeadModel | WholeModel, batch: Batch, progress: float) -> Tensor:
         """See `Objective.forward`; a mean over images."""
         fused = network(batch)
         difference = (fused - batch.fused).masked_fill(fused.clamp(0, 1) == batch.fused, 0).flatten(1)

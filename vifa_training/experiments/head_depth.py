@@ -35,7 +35,8 @@ def run_head_depth(experiment: TasksExperiment, fold: int, depths: Sequence[int]
     """
     folder = experiment.fold_folder(fold)
     blocks = [split_fold(open_task_data(experiment, recipe), fold, experiment.folds) for recipe in experiment.recipes]
-    shared = train_shared(experiment, [training for training, _ in blocks], folder / "fusion")
+    named = zip(experiment.recipes, blocks, strict=True)
+    shared = train_shared(experiment, {recipe.name: training for recipe, (training, _) in named}, folder / "fusion")
     own_layers = count_layers(shared.heads[SHARED])
     rows: list[dict[str, Any]] = []
     for recipe, (training, held_out) in zip(experiment.recipes, blocks, strict=True):

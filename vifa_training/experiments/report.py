@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vifa_runtime.provenance import describe_run
+from vifa_training.experiments.layout import sequence_name, sequence_predictions
 from vifa_training.experiments.tasks import CONTROLS, METHODS, TasksExperiment, open_task_data, pooled_predictions
 from vifa_training.task_evaluation import Pooled
 from vifa_training.task_recipe import TaskRecipe
@@ -24,19 +27,48 @@ def task_rows(experiment: TasksExperiment, resamples: int = 1000) -> list[dict[s
     Raises:
         TrainingError: a fold is not done.
     """
+    return _rows(experiment, [*METHODS, *CONTROLS], {}, experiment.predictions, resamples)
+
+
+def sequence_rows(experiment: TasksExperiment, methods: Sequence[str], resamples: int = 1000) -> list[dict[str, Any]]:
+    """The same of methods of a sequence, with its name as `sequence`.
+
+    Raises:
+        TrainingError: a fold is not done.
+    """
+    named = {"sequence": sequence_name(experiment)}
+    methods = list(dict.fromkeys([*methods, REFERENCE]))
+    return _rows(experiment, methods, named, partial(sequence_predictions, experiment), resamples)
+
+
+def _rows(
+    experiment: TasksExperiment,
+    methods: Sequence[str],
+    named: dict[str, Any],
+    file_of: Callable[[int, str, str], Path],
+    resamples: int,
+) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for recipe in experiment.recipes:
-        pooled = pool(experiment, recipe, [*METHODS, *CONTROLS])
+        pooled = pool(experiment, recipe, methods, file_of)
         for row in pooled.rows(REFERENCE, resamples):
             method, metric = row.pop("method"), row.pop("metric")
-            head = {"network": experiment.network, "method": method, "task": recipe.name, "metric": metric}
+            head = {"network": experiment.network, **named, "method": method, "task": recipe.name, "metric": metric}
             tail = {"folds": experiment.folds, "preset": experiment.preset, "device": device_name()}
             rows.append({**head, **row, **tail})
     return rows
 
 
-def pool(experiment: TasksExperiment, recipe: TaskRecipe, methods: Sequence[str]) -> Pooled:
+def pool(
+    experiment: TasksExperiment,
+    recipe: TaskRecipe,
+    methods: Sequence[str],
+    file_of: Callable[[int, str, str], Path] | None = None,
+) -> Pooled:
     """Out-of-fold predictions of a task's pairs, in the order of their names.
+
+    Args:
+        file_of: (fold, recipe's name, method) -> file of predictions; by default the experiment's own.
 
     Raises:
         TrainingError: a fold is not done.
@@ -44,7 +76,11 @@ def pool(experiment: TasksExperiment, recipe: TaskRecipe, methods: Sequence[str]
     dataset = open_task_data(experiment, recipe)
     order = sorted(range(len(dataset)), key=lambda index: dataset.names[index])
     names = [dataset.names[index] for index in order]
-    predictions = {method: pooled_predictions(experiment, recipe, method, names) for method in methods}
+    file_of, folds = file_of or experiment.predictions, range(1, experiment.folds + 1)
+    predictions = {
+        method: pooled_predictions(experiment, recipe, [file_of(fold, recipe.name, method) for fold in folds], names)
+        for method in methods
+    }
     return Pooled(recipe, [dataset[index] for index in order], predictions)
 
 

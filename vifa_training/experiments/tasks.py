@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from vifa_training.predictions import load_predictions, save_predictions
 from vifa_training.schedule import Schedule
 from vifa_training.task_data import open_labelled
 from vifa_training.task_evaluation import Prediction, predict
+from vifa_training.task_model import JointModel
 from vifa_training.task_recipe import TaskRecipe
 from vifa_training.tasks import TaskNetwork, build_task_network
 from vifa_training.trainer import train
@@ -69,21 +70,30 @@ class TasksExperiment:
         """Folder of fold 1, 2, ..."""
         return self.run / self.network / self.preset / f"fold{fold}"
 
+    def predictions(self, fold: int, recipe: str, method: str) -> Path:
+        """File of what a method predicted for a recipe's pairs that a fold holds out."""
+        return self.fold_folder(fold) / recipe / f"{method}.json"
 
-def run_fold(experiment: TasksExperiment, fold: int, say: Callable[[str], None] = print) -> None:
+
+def run_fold(
+    experiment: TasksExperiment,
+    fold: int,
+    methods: Sequence[str] = (*METHODS, *CONTROLS),
+    say: Callable[[str], None] = print,
+) -> None:
     """Do what is left of a fold: all trainings, and the predictions of the block that none of them saw."""
     folder = experiment.fold_folder(fold)
     blocks = {
         recipe.name: split_fold(open_task_data(experiment, recipe), fold, experiment.folds)
         for recipe in experiment.recipes
     }
-    shared = train_shared(experiment, [training for training, _ in blocks.values()], folder / "fusion")
+    shared = train_shared(experiment, {name: training for name, (training, _) in blocks.items()}, folder / "fusion")
     for recipe in experiment.recipes:
         training, held_out = blocks[recipe.name]
         inside = folder / recipe.name
         for method, make in _methods(experiment, recipe, shared, training, inside):
-            path = inside / f"{method}.json"
-            if path.exists():
+            path = experiment.predictions(fold, recipe.name, method)
+            if method not in methods or path.exists():
                 continue
             say(f"fold {fold} of {experiment.folds}, {recipe.name}: {method}")
             picture, task = make()
@@ -102,8 +112,7 @@ def _methods(
         return picture, train_alone(new_task(recipe, preset.task), pictures, recipe, preset, folder / name)
 
     def reference() -> tuple[Fused, TaskNetwork]:
-        task = new_task(recipe, preset.task)
-        model = train_reference(copy.deepcopy(shared), SHARED, task, training, recipe, preset, folder / "ref")
+        model = reference_of(experiment, recipe, shared, training, folder)
         return Fused(model.fusion, SHARED), model.task
 
     def vifa() -> tuple[Fused, TaskNetwork]:
@@ -133,13 +142,31 @@ def _methods(
     yield "vifa_tuned", tuned
 
 
-def train_shared(experiment: TasksExperiment, labelled: Sequence[DataSet], run: Path) -> FusionNetwork:
-    """The fusion network whose backbone all tasks share, trained without labels, in evaluation mode."""
+def reference_of(
+    experiment: TasksExperiment, recipe: TaskRecipe, shared: FusionNetwork, training: DataSet, folder: Path
+) -> JointModel:
+    """A task's reference model (Eq. 2), from a copy of the shared network; its run is `folder`/ref."""
+    preset = recipe.preset(experiment.preset)
+    task = new_task(recipe, preset.task)
+    return train_reference(copy.deepcopy(shared), SHARED, task, training, recipe, preset, folder / "ref")
+
+
+def train_shared(experiment: TasksExperiment, blocks: Mapping[str, DataSet], run: Path) -> FusionNetwork:
+    """The fusion network whose backbone all tasks share, without labels, whatever the order of the tasks.
+
+    Args:
+        blocks: recipe's name -> what is trained on.
+    """
+    return train_unlabelled(experiment, [blocks[name] for name in sorted(blocks)], run)
+
+
+def train_unlabelled(experiment: TasksExperiment, labelled: Sequence[DataSet], run: Path) -> FusionNetwork:
+    """A fusion network trained without labels on these pairs and the experiment's further ones, in evaluation mode."""
     more = [open_checked(experiment.data, [part]) for part in experiment.more_pairs]
     pairs = Concatenation([Unlabelled(dataset) for dataset in [*labelled, *more]])
     torch.manual_seed(experiment.fusion.seed)
     network = build_network(experiment.network, [SHARED])
-    weights = experiment.recipes[0].fusion_loss
+    weights = min(experiment.recipes, key=lambda recipe: recipe.name).fusion_loss
     objective = build_objective("shared", {SHARED: weights}, {})
     identity = f"{experiment.network} on {digest_names(pairs.names)} by {json.dumps(weights, sort_keys=True)}"
     train(network, objective, pairs, None, experiment.fusion, run, identity)
@@ -189,17 +216,17 @@ class Unlabelled(Subset):
 
 
 def pooled_predictions(
-    experiment: TasksExperiment, recipe: TaskRecipe, method: str, names: Sequence[str]
+    experiment: TasksExperiment, recipe: TaskRecipe, files: Sequence[Path], names: Sequence[str]
 ) -> list[Prediction]:
-    """The predictions of all folds for the pairs of these names.
+    """The predictions of all folds, one file each, for the pairs of these names.
 
     Raises:
         TrainingError: a fold has not been run, or the folds are others than those that were run.
     """
     folder = experiment.run / experiment.network / experiment.preset
     made: dict[str, Prediction] = {}
-    for fold in range(1, experiment.folds + 1):
-        made |= {p.name: p for p in load_predictions(experiment.fold_folder(fold) / recipe.name / f"{method}.json")}
+    for file in files:
+        made |= {prediction.name: prediction for prediction in load_predictions(file)}
     if set(made) != set(names):
         raise TrainingError(
             f"{folder} does not hold {experiment.folds} folds of {recipe.data}; use --folds and --data as they were run"
