@@ -46,6 +46,7 @@ def render() -> str:
         "",
         *_network_speed(),
         *_efficiency(),
+        *_channel_similarity(),
         *_tasks(),
         *_published_weights(),
         "## Images that arrive",
@@ -69,6 +70,23 @@ def _network_speed() -> list[str]:
         _source(result),
         "On the same pairs, in turns of a few calls, ONNX Runtime on the CPU. `times_the_first` is a bundle's time",
         "relative to the first one's, the median over the rounds; `least` and `most` are its extremes.",
+        "",
+        *_table(result["rows"]),
+        "",
+    ]
+
+
+def _channel_similarity() -> list[str]:
+    """FSIM of all pairs of channels at once, against one pair after the other."""
+    result = _read("channel_similarity")
+    return [
+        "## Similarity of channels",
+        "",
+        _source(result),
+        "FSIM of every two channels of a layer on a frame of the synthetic street: ours against `piq.fsim` of one pair",
+        "after the other, in one run. Seconds of processor time, one thread; channels that are constant left out.",
+        "`largest_difference` is between the two, `from_double` and `piq_from_double` what each differs by from piq in",
+        "double precision: where a map is zero but for some pixels, float32 rounds what the filters answer.",
         "",
         *_table(result["rows"]),
         "",

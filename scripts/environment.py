@@ -245,7 +245,8 @@ def robot_steps(environment: Environment) -> list[Step]:
 def training_steps(environment: Environment) -> list[Step]:
     title = "installing torch, the task networks and the libraries from PyPI (3 min, more on a slow network)"
     hook = hook_step(environment, "vifa_torchvision_mend", "making torchvision importable beside a CPU torch")
-    return [create_step(environment), install_step(environment, "training,detection,segmentation,dev", title), hook]
+    extras = "training,detection,segmentation,dev,reference"
+    return [create_step(environment), install_step(environment, extras, title), hook]
 
 
 def pending(environment: Environment, steps: list[Step]) -> list[Step]:

@@ -9,6 +9,7 @@ from vifa_runtime.bundle import BundleError
 from vifa_runtime.pairs import PairError
 from vifa_training.checkpoint import TrainingError
 from vifa_training.commands.add_task import add_task, reference, stage2
+from vifa_training.commands.channels import channels
 from vifa_training.commands.efficiency import EfficiencyError, efficiency
 from vifa_training.commands.evaluate import evaluate
 from vifa_training.commands.experiment import app as experiment
@@ -32,7 +33,11 @@ MENDABLE = (
     *(RecipeError, PairError, TrainingError, BundleError, BackendError),
     *(WeightsError, EvaluationError, EfficiencyError, PlotError, TaskNetworkError),
 )
-for command in (prepare, fusion, export, reference, stage2, add_task, evaluate, efficiency, import_weights):
+COMMANDS = (
+    *(prepare, fusion, export, channels, reference, stage2, add_task),
+    *(evaluate, efficiency, import_weights),
+)
+for command in COMMANDS:
     app.command()(command)
 app.add_typer(experiment, name="experiment")
 

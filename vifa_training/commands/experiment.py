@@ -11,7 +11,9 @@ from vifa_runtime.files import write_json
 from vifa_training.checkpoint import TrainingError
 from vifa_training.experiments import DEFAULT_TASKS
 from vifa_training.experiments.head_depth import run_head_depth
-from vifa_training.experiments.report import print_rows, run_meta, task_rows
+from vifa_training.experiments.layout import ABLATION, SEQUENCE
+from vifa_training.experiments.report import print_rows, run_meta, sequence_rows, task_rows
+from vifa_training.experiments.sequences import SequenceFold
 from vifa_training.experiments.tasks import SHARED, TasksExperiment, run_fold
 from vifa_training.networks import NETWORKS
 from vifa_training.schedule import Schedule
@@ -33,6 +35,8 @@ TaskNames = Annotated[str, typer.Option("--task", help="Task recipes, with comma
 Preset = Annotated[str, typer.Option(help=f"How long: {', '.join(PRESETS)}.")]
 Folds = Annotated[int, typer.Option(help="Contiguous blocks, each held out once.", min=2)]
 Threads = Annotated[int, typer.Option(help="CPU threads; 0 for one a core.", min=0)]
+OnlyFold = Annotated[int, typer.Option(help="Do this fold alone and no table; 0 for all.", min=0)]
+MorePairs = Annotated[str, typer.Option(help="Parts without labels for the shared backbone.")]
 Json = Annotated[Optional[Path], typer.Option("--json", help="Write the rows as JSON.")]
 
 
@@ -44,8 +48,8 @@ def tasks(
     task: TaskNames = DEFAULT_TASKS,
     preset: Preset = "cpu",
     folds: Folds = 4,
-    only_fold: Annotated[int, typer.Option(help="Do this fold alone and no table; 0 for all.", min=0)] = 0,
-    more_pairs: Annotated[str, typer.Option(help="Parts without labels for the shared backbone.")] = "roadscene@train",
+    only_fold: OnlyFold = 0,
+    more_pairs: MorePairs = "roadscene@train",
     threads: Threads = 0,
     json: Json = None,
 ) -> None:
@@ -70,7 +74,7 @@ def head_depth(
     fold: Annotated[int, typer.Option(help="The block that is held out.", min=1)] = 1,
     folds: Folds = 4,
     depths: Annotated[str, typer.Option(help="Layers of the head, with commas between.")] = "1,2,3,4,5",
-    more_pairs: Annotated[str, typer.Option(help="Parts without labels for the shared backbone.")] = "roadscene@train",
+    more_pairs: MorePairs = "roadscene@train",
     threads: Threads = 0,
     json: Json = None,
 ) -> None:
@@ -81,6 +85,59 @@ def head_depth(
     experiment = make_experiment(network, data, run, task, preset, folds, more_pairs, threads)
     rows = run_head_depth(experiment, fold, _parse_depths(depths))
     report_rows(experiment, rows, json, "vifa-train experiment head-depth")
+
+
+@app.command()
+def two_task(
+    network: Network,
+    data: Data,
+    run: Run,
+    task: TaskNames = DEFAULT_TASKS,
+    preset: Preset = "cpu",
+    folds: Folds = 4,
+    only_fold: OnlyFold = 0,
+    more_pairs: MorePairs = "roadscene@train",
+    threads: Threads = 0,
+    json: Json = None,
+) -> None:
+    """One task after the other, in the order of --task: Base, Ref, Seq, usual remedies and VIFA (Tables 1 to 4).
+
+    Example: vifa-train experiment two-task nano --data ../shared/data --run runs/tasks --json two_task.json
+    """
+    experiment = make_experiment(network, data, run, task, preset, folds, more_pairs, threads)
+    _run_sequence(experiment, SEQUENCE, only_fold, json, "vifa-train experiment two-task")
+
+
+@app.command()
+def ablation(
+    network: Network,
+    data: Data,
+    run: Run,
+    task: TaskNames = DEFAULT_TASKS,
+    preset: Preset = "cpu",
+    folds: Folds = 4,
+    only_fold: OnlyFold = 0,
+    more_pairs: MorePairs = "roadscene@train",
+    threads: Threads = 0,
+    json: Json = None,
+) -> None:
+    """What each half of VIFA is worth: neither, key channels alone, references alone, both (Table 7).
+
+    Example: vifa-train experiment ablation nano --data ../shared/data --run runs/tasks --json ablation.json
+    """
+    experiment = make_experiment(network, data, run, task, preset, folds, more_pairs, threads)
+    _run_sequence(experiment, ABLATION, only_fold, json, "vifa-train experiment ablation")
+
+
+def _run_sequence(
+    experiment: TasksExperiment, methods: Sequence[str], only_fold: int, json: Optional[Path], command: str
+) -> None:
+    if len(experiment.recipes) < 2:
+        raise TrainingError("a sequence needs two tasks or more; name them by --task, with commas between")
+    for fold in [only_fold] if only_fold else range(1, experiment.folds + 1):
+        SequenceFold(experiment, fold).run(methods)
+    if not only_fold:
+        report_rows(experiment, sequence_rows(experiment, methods), json, command)
 
 
 def pool_folds(experiment: TasksExperiment, json: Optional[Path], command: str) -> None:

@@ -22,18 +22,16 @@ class PlotError(RuntimeError):
     """No picture can be made; the message says what is missing."""
 
 
-def require_matplotlib() -> None:
+def require_matplotlib(otherwise: str = "give --no-plot") -> None:
     """Check, before long work, that a plot can be made.
 
     Raises:
-        PlotError: matplotlib is not installed.
+        PlotError: matplotlib is not installed; install it, or do `otherwise`.
     """
     try:
         import matplotlib  # noqa: F401  (only whether it is there)
     except ImportError:
-        raise PlotError(
-            "the plot needs matplotlib: pip install 'vifa-perception[training]', or give --no-plot"
-        ) from None
+        raise PlotError(f"the plot needs matplotlib: pip install 'vifa-perception[training]', or {otherwise}") from None
 
 
 def plot(rows: Sequence[Row]) -> bytes:

@@ -1,0 +1,139 @@
+"""One task after the other, by its commands: which networks each method shows, and what of them is trained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from task_toys import DETECTION, SEGMENTATION, TOYS, same, write_recipe
+from torch import Tensor
+from typer.testing import CliRunner
+
+from vifa_training import trainer
+from vifa_training.channels import load_channels
+from vifa_training.checkpoint import TrainingError
+from vifa_training.cli import app
+from vifa_training.networks import build_network
+from vifa_training.tasks import TASK_NETWORKS
+
+SEQUENCE = ["base", "ref", "seq", "seq_head", "ewc", "lwf", "replay", "vifa"]
+ABLATION = ["seq", "key_channels", "reference", "vifa"]
+
+
+def vifa_train(*arguments: str | Path) -> str:
+    done = CliRunner().invoke(app, [*map(str, arguments)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.fixture(scope="module", autouse=True)
+def toys() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, network in TOYS.items():
+            patch.setitem(TASK_NETWORKS, name, network)
+        yield
+
+
+class Done:
+    """Two tasks, two folds: the sequence and the ablation."""
+
+    def __init__(self, root: Path) -> None:
+        torch.set_num_threads(1)
+        self.root = root
+        detection, segmentation = (
+            write_recipe(root, DETECTION, data="street:6"),
+            write_recipe(root, SEGMENTATION, data="street:6/5"),
+        )
+        self.names = ["tiny-detection", "tiny-segmentation"]
+        self.options = ["--data", root, "--run", root / "run", "--preset", "smoke", "--folds", "2", "--more-pairs", ""]
+        self.options += ["--task", f"{detection},{segmentation}"]
+        self.printed = {}
+        for name in ("two-task", "ablation"):
+            self.printed[name] = vifa_train("experiment", name, "nano", *self.options, "--json", root / f"{name}.json")
+
+    def rows(self, name: str) -> list[dict]:
+        return json.loads((self.root / f"{name}.json").read_text())["rows"]
+
+    def weights(self, path: str) -> dict[str, Tensor]:
+        return load_file(self.root / "run/nano/smoke/fold1" / path)
+
+    def sequence(self, path: str) -> dict[str, Tensor]:
+        return self.weights(f"sequences/{'+'.join(self.names)}/{path}")
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, toys: None) -> Done:
+    return Done(tmp_path_factory.mktemp("sequences"))
+
+
+def part(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors below a prefix, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+
+
+@pytest.mark.parametrize(("name", "methods"), [("two-task", SEQUENCE), ("ablation", [*ABLATION, "ref"])])
+def test_rows_are_of_every_method_task_and_metric(done: Done, name: str, methods: list[str]) -> None:
+    rows = done.rows(name)
+    keys = {"network", "sequence", "method", "task", "metric", "mean", "low", "high", "folds", "preset", "device"}
+    assert all(keys <= row.keys() for row in rows)
+    assert {row["sequence"] for row in rows} == {"tiny-detection+tiny-segmentation"}
+    assert {(row["method"], row["task"]) for row in rows} == {(m, t) for m in methods for t in done.names}
+    assert {row["metric"] for row in rows if row["task"] == "tiny-segmentation"} == {"miou"}
+    assert all(method in done.printed[name] for method in methods)
+
+
+def test_the_last_task_is_learned_from_the_first_tasks_reference(done: Done) -> None:
+    """In seq: its fusion network starts there, so that after so few steps it is nearer to it than to the shared one."""
+    first, after = (done.weights("tiny-detection/ref/best.safetensors"), done.sequence("seq/1/best.safetensors"))
+    shared = done.weights("fusion/best.safetensors")
+    moved = {
+        key: sum(float((after[f"fusion.{name}"] - other).square().sum()) for name, other in start.items())
+        for key, start in (("first", part(first, "fusion.")), ("shared", shared))
+    }
+    assert 0 < moved["first"] < moved["shared"]
+
+
+@pytest.mark.parametrize("name", ["ewc", "lwf", "replay"])
+def test_a_remedy_changes_what_the_sequence_learns(done: Done, name: str) -> None:
+    plain, held = done.sequence("seq/1/best.safetensors"), done.sequence(f"{name}/1/best.safetensors")
+    assert not same(part(plain, "fusion."), part(held, "fusion."))
+
+
+def test_the_heads_of_seq_head_stand_on_the_backbone_of_seq(done: Done) -> None:
+    backbone = part(done.sequence("seq/1/best.safetensors"), "fusion.backbone.")
+    for index in (0, 1):
+        assert same(backbone, part(done.sequence(f"seq_head/{index}/best.safetensors"), "network.backbone."))
+
+
+def test_vifas_heads_stand_on_the_backbone_of_stage_1(done: Done) -> None:
+    backbone = part(done.sequence("stage1/1/best.safetensors"), "backbone.")
+    for index in (0, 1):
+        assert same(backbone, part(done.sequence(f"vifa/{index}/best.safetensors"), "network.backbone."))
+    assert not same(part(done.sequence("first/best.safetensors"), "backbone."), backbone)
+
+
+def test_stage_1_remembers_the_first_data_set_alone(done: Done) -> None:
+    path = done.root / "run/nano/smoke/fold1/sequences" / "+".join(done.names) / "stage1/1/channels.safetensors"
+    found = load_channels(path, build_network("nano", ["shared"]))
+    assert found.data == "street:6" and 0 < found.images < 6, "the held-out pairs are not looked at"
+
+
+def test_references_alone_change_the_backbone_with_each_task(done: Done) -> None:
+    after = [part(done.sequence(f"reference/{index}/best.safetensors"), "network.backbone.") for index in (0, 1)]
+    assert not same(*after) and not same(part(done.sequence("first/best.safetensors"), "backbone."), after[0])
+
+
+def test_what_is_done_is_not_done_again(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer._Session, "_step", lambda session: pytest.fail("is trained already"))
+    for name in ("two-task", "ablation"):
+        assert vifa_train("experiment", name, "nano", *done.options).split() != []
+
+
+def test_one_task_is_no_sequence(done: Done) -> None:
+    options = [*done.options[:-1], str(done.options[-1]).split(",")[0]]
+    with pytest.raises(TrainingError, match="a sequence needs two tasks or more"):
+        vifa_train("experiment", "two-task", "nano", *options)
