@@ -133,10 +133,10 @@ def extend_manifest(
     manifest["metrics"] = [row for row in manifest.get("metrics", []) if row["task"] not in drop] + list(metrics)
     for key in ("weights", "data"):
         kept = _without(manifest["licences"][key], drop)
-        manifest["licences"][key] = _joined(kept, f"{recipe.task}: {recipe.licences[key]}")
+        manifest["licences"][key] = joined(kept, f"{recipe.task}: {recipe.licences[key]}")
     provenance = manifest["provenance"]
-    provenance |= {"data": _joined(provenance["data"], recipe.training), "commit": commit(), "date": today()}
-    provenance["recipe"] = _joined(provenance.get("recipe", ""), recipe.name)
+    provenance |= {"data": joined(provenance["data"], recipe.training), "commit": commit(), "date": today()}
+    provenance["recipe"] = joined(provenance.get("recipe", ""), recipe.name)
     return {**manifest, "name": name}
 
 
@@ -174,6 +174,6 @@ def _without(text: str, tasks: Sequence[str]) -> str:
     return "; ".join(part for part in text.split("; ") if part.partition(": ")[0] not in tasks)
 
 
-def _joined(old: str, new: str) -> str:
+def joined(old: str, new: str) -> str:
     """Two texts with a semicolon between; the old one where the new one is in it already."""
     return old if f"; {new}; " in f"; {old}; " else f"{old}; {new}" if old else new

@@ -17,6 +17,7 @@ from vifa_training.commands.export import export
 from vifa_training.commands.fusion import fusion
 from vifa_training.commands.import_weights import import_weights
 from vifa_training.commands.prepare import prepare
+from vifa_training.commands.stage1 import stage1
 from vifa_training.efficiency.plot import PlotError
 from vifa_training.evaluation import EvaluationError
 from vifa_training.published_checkpoint import WeightsError
@@ -34,7 +35,7 @@ MENDABLE = (
     *(WeightsError, EvaluationError, EfficiencyError, PlotError, TaskNetworkError),
 )
 COMMANDS = (
-    *(prepare, fusion, export, channels, reference, stage2, add_task),
+    *(prepare, fusion, export, channels, stage1, reference, stage2, add_task),
     *(evaluate, efficiency, import_weights),
 )
 for command in COMMANDS:

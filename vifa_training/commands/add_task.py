@@ -38,7 +38,7 @@ def reference(
     Example: vifa-train reference nano-fusion msrs-detection --data ../shared/data --run runs/msrs
     """
     source, plan, pairs = _open(bundle, recipe, data, threads)
-    learn_reference(network_of(source), _like(source, like), plan, plan.preset(preset), pairs, run)
+    learn_reference(network_of(source), choose_like(source, like), plan, plan.preset(preset), pairs, run)
     print(f"{run / 'reference/best.safetensors'} holds the reference model; vifa-train stage2 teaches a head by it")
 
 
@@ -60,7 +60,7 @@ def stage2(
     source, plan, pairs = _open(bundle, recipe, data, threads)
     check_addition(source, plan)
     network, schedules = network_of(source), plan.preset(preset)
-    model = learn_reference(network, _like(source, like), plan, schedules, pairs, run)
+    model = learn_reference(network, choose_like(source, like), plan, schedules, pairs, run)
     learn_head(network, plan, schedules, model, pairs, run)
     print(f"{run / 'stage2/best.safetensors'} holds the head; vifa-train add-task puts it into a bundle")
 
@@ -85,7 +85,7 @@ def add_task(
     check_addition(source, plan, left_out, output)
     validation = open_labelled(data, plan.validation, plan)
     network, schedules = network_of(source), plan.preset(preset)
-    model = learn_reference(network, _like(source, like), plan, schedules, pairs, run)
+    model = learn_reference(network, choose_like(source, like), plan, schedules, pairs, run)
     learn_head(network, plan, schedules, model, pairs, run)
     metrics = measure(network, model.task, plan, validation)
     written = write_with_task(source, network, model.task, plan, output, metrics, left_out)
@@ -100,7 +100,12 @@ def _open(bundle: str, recipe: str, data: Path, threads: int) -> tuple[Bundle, T
     return source, plan, open_labelled(data, plan.training, plan)
 
 
-def _like(bundle: Bundle, name: str | None) -> str:
+def choose_like(bundle: Bundle, name: str | None) -> str:
+    """The task of that name, the first one without.
+
+    Raises:
+        TrainingError: the bundle has no such task.
+    """
     if name is not None and name not in bundle.task_names:
         raise TrainingError(f"bundle {bundle.name} has no task {name!r}; it has {', '.join(bundle.task_names)}")
     return name or bundle.task_names[0]

@@ -13,21 +13,16 @@ from vifa_training.experiments import DEFAULT_TASKS
 from vifa_training.experiments.head_depth import run_head_depth
 from vifa_training.experiments.layout import ABLATION, SEQUENCE
 from vifa_training.experiments.report import print_rows, run_meta, sequence_rows, task_rows
+from vifa_training.experiments.schedules import FUSION
 from vifa_training.experiments.sequences import SequenceFold
 from vifa_training.experiments.tasks import SHARED, TasksExperiment, run_fold
 from vifa_training.networks import NETWORKS
-from vifa_training.schedule import Schedule
 from vifa_training.task_recipe import PRESETS, load_task_recipe
 
 app = typer.Typer(
     help="Run one of the paper's comparisons; run it again to go on where it stopped.", no_args_is_help=True
 )
 
-FUSION = {
-    "smoke": Schedule(steps=4, batch=2, crop=64, validate_every=4),
-    "cpu": Schedule(steps=3000, batch=8, crop=128, learning_rate=2e-3, validate_every=3000),
-    "paper": Schedule(steps=20000, batch=16, crop=128, learning_rate=2e-3, freeze_norms=0.2, validate_every=20000),
-}
 Network = Annotated[str, typer.Argument(help="A fusion network: nano, tardal, piafusion, didfuse, swinfusion.")]
 Data = Annotated[Path, typer.Option(help="Folder that holds the data sets.")]
 Run = Annotated[Path, typer.Option("--run", "-r", help="Folder of all trainings; what is there is not done again.")]
