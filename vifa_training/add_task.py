@@ -52,6 +52,17 @@ def check_addition(bundle: Bundle, recipe: TaskRecipe, drop: Sequence[str] = (),
         )
 
 
+def choose_like(bundle: Bundle, name: str | None) -> str:
+    """The task of that name, the first one without.
+
+    Raises:
+        TrainingError: the bundle has no such task.
+    """
+    if name is not None and name not in bundle.task_names:
+        raise TrainingError(f"bundle {bundle.name} has no task {name!r}; it has {', '.join(bundle.task_names)}")
+    return name or bundle.task_names[0]
+
+
 def learn_reference(
     network: FusionNetwork, like: str, recipe: TaskRecipe, preset: TaskPreset, pairs: DataSet, run: Path
 ) -> JointModel:

@@ -109,12 +109,8 @@ class AllChannels(Remedy):
             before = self.old.backbone.layers(batch.visible_y, batch.thermal)
             luma = self.old.heads[self.head].luma(before)
         after = model.fusion.backbone.layers(batch.visible_y, batch.thermal)
-        changes = [
-            (after[name] - before[name]).square().mean() / (before[name].square().mean() + 1e-8) for name in names
-        ]
-        changes.append(
-            (model.fusion.heads[model.head].luma(after) - luma).square().mean() / (luma.square().mean() + 1e-8)
-        )
+        changes = [_change(after[name], before[name]) for name in names]
+        changes.append(_change(model.fusion.heads[model.head].luma(after), luma))
         return self.weight * torch.stack(changes).mean()
 
 

@@ -220,7 +220,7 @@ def read_metric_rows(path: Path, bundle: str, tasks: Sequence[str]) -> list[dict
     try:
         rows = json.loads(path.read_text())["rows"]
         own = [
-            {"data": _place(row), "task": row["task"], "metric": row["metric"], "value": row["value"]}
+            {"data": place_of(row), "task": row["task"], "metric": row["metric"], "value": row["value"]}
             for row in rows
             if row["bundle"] == bundle and row["task"] in tasks
         ]
@@ -234,7 +234,8 @@ def read_metric_rows(path: Path, bundle: str, tasks: Sequence[str]) -> list[dict
     return own
 
 
-def _place(row: Mapping[str, Any]) -> str:
+def place_of(row: Mapping[str, Any]) -> str:
+    """The data set and split of a row in one word, as manifests have it."""
     return row["data"] if row["split"] == "all" else f"{row['data']}/{row['split']}"
 
 

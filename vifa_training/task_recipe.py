@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from vifa_training.data import Augmentation
-from vifa_training.data.opening import parse_part
+from vifa_training.data.opening import TIMES, parse_part
 from vifa_training.objectives import build_objective
 from vifa_training.recipe import RecipeError
 from vifa_training.schedule import Schedule
@@ -99,9 +99,22 @@ class TaskRecipe:
 def load_task_recipe(name: str) -> TaskRecipe:
     """Read a task recipe file, or one of the shipped ones by name (`msrs-detection`).
 
+    With `@day` or `@night` behind it, it is a task of its own on the pairs of that time alone.
+
     Raises:
         RecipeError: no such recipe, no YAML, or a key that is unknown, missing or out of range.
     """
+    before, at, time = name.rpartition("@")
+    return _at_time(_load(before), time) if at and time in TIMES else _load(name)
+
+
+def _at_time(recipe: TaskRecipe, time: str) -> TaskRecipe:
+    parts = {key: getattr(recipe, key) for key in ("data", "training", "validation")}
+    changed = {key: f"{part}{',' if '@' in part else '@'}{time}" for key, part in parts.items()}
+    return replace(recipe, name=f"{recipe.name}-{time}", task=f"{recipe.task}_{time}", **changed)
+
+
+def _load(name: str) -> TaskRecipe:
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
         shipped = files("vifa_training").joinpath("recipes/tasks")

@@ -30,6 +30,8 @@ NIGHTS = [f"{i:05}N" for i in range(100, 105)]
         ("a+b/c@fold=2/5", Part("folder", ("a", "b/c"), "", (2, 5))),
         ("m3fd:M3FD@train,fold=1/3", Part("m3fd", ("M3FD",), "train", (1, 3))),
         ("vedai1024:x@fold=3/3,val", Part("vedai1024", ("x",), "val", (3, 3))),
+        ("msrs/train@night", Part("folder", ("msrs/train",), "", None, "night")),
+        ("a@day,fold=1/3,val", Part("folder", ("a",), "val", (1, 3), "day")),
         ("street:200/3@test", Part("street", ("200/3",), "test", None)),
     ],
 )
@@ -43,6 +45,7 @@ def test_parts_are_taken_apart(text: str, part: Part) -> None:
         ("coco:x", "format 'coco' is unknown; use one of folder, street, m3fd, msrs, msrs-detection, roadscene"),
         ("x@best", "'best' is unknown; write"),
         ("x@train,val", "'val' is unknown; write"),
+        ("x@day,night", "'night' is unknown; write"),
         ("x@fold=0/5", "'0/5' is no fold"),
         ("x@fold=6/5", "'6/5' is no fold"),
         ("x@fold=1/1", "'1/1' is no fold"),
@@ -102,6 +105,13 @@ def test_faults_of_all_parts_are_told_at_once(tmp_path: Path) -> None:
         open_checked(tmp_path, [])
 
 
+def test_a_time_that_no_name_says_is_refused(tmp_path: Path) -> None:
+    write_folder(tmp_path / "days", DAYS[:2])
+    assert open_data(tmp_path, "days@day").names == DAYS[:2]
+    with pytest.raises(DataError, match="days@night: no name of a pair says night by a digit and N at its end"):
+        open_data(tmp_path, "days@night")
+
+
 def test_folds_by_hand() -> None:
     assert contiguous_folds(7, 3) == [[0, 1], [2, 3], [4, 5, 6]]
     assert contiguous_folds(["b", "d", "a", "c"], 2) == [[0, 2], [1, 3]]
@@ -135,6 +145,7 @@ def test_folds_of_a_set_in_several_folders(tmp_path: Path) -> None:
         # Neighbours, whichever folder they lie in, and a night in each.
         assert parts["test"] == {*DAYS[2 * k - 2 : 2 * k], NIGHTS[k - 1]}
         assert parts["val"] == {*DAYS[2 * k % 10 : 2 * k % 10 + 2], NIGHTS[k % 5]}
+        assert open_data(tmp_path, f"{both}@night,fold={k}/5").names == [NIGHTS[k - 1]]
         assert parts["train"] == {*DAYS, *NIGHTS} - parts["test"] - parts["val"]
         assert set(open_data(tmp_path, f"{both}@fold={k}/5").names) == parts["test"]
     tested = open_data(tmp_path, f"{both}@fold=1/5")

@@ -113,7 +113,7 @@ def test_vifas_heads_stand_on_the_backbone_of_stage_1(done: Done) -> None:
     backbone = part(done.sequence("stage1/1/best.safetensors"), "backbone.")
     for index in (0, 1):
         assert same(backbone, part(done.sequence(f"vifa/{index}/best.safetensors"), "network.backbone."))
-    assert not same(part(done.sequence("first/best.safetensors"), "backbone."), backbone)
+    assert not same(part(done.weights("tiny-detection/first/best.safetensors"), "backbone."), backbone)
 
 
 def test_stage_1_remembers_the_first_data_set_alone(done: Done) -> None:
@@ -124,7 +124,7 @@ def test_stage_1_remembers_the_first_data_set_alone(done: Done) -> None:
 
 def test_references_alone_change_the_backbone_with_each_task(done: Done) -> None:
     after = [part(done.sequence(f"reference/{index}/best.safetensors"), "network.backbone.") for index in (0, 1)]
-    assert not same(*after) and not same(part(done.sequence("first/best.safetensors"), "backbone."), after[0])
+    assert not same(*after) and not same(part(done.weights("tiny-detection/first/best.safetensors"), "backbone."), after[0])
 
 
 def test_what_is_done_is_not_done_again(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,10 +8,20 @@ import typer
 
 from vifa_runtime.bundle import Bundle, load_bundle
 from vifa_runtime.models import find_bundle
-from vifa_training.add_task import check_addition, learn_head, learn_reference, measure, write_with_task
+from vifa_training.add_task import (
+    check_addition,
+    choose_like,
+    learn_head,
+    learn_reference,
+    measure,
+    write_with_task,
+)
+from vifa_training.backbone_update import plan_update, update_backbone
 from vifa_training.bundle_network import network_of
 from vifa_training.checkpoint import TrainingError
+from vifa_training.commands.stage1 import Channels, Older, show_update
 from vifa_training.data import DataSet
+from vifa_training.objectives.fusion_loss import FusionWeights
 from vifa_training.task_data import open_labelled
 from vifa_training.task_recipe import PRESETS, TaskRecipe, load_task_recipe
 
@@ -74,9 +84,16 @@ def add_task(
     preset: Preset = "cpu",
     like: Like = None,
     drop: Annotated[str, typer.Option(help="Tasks to leave out, with commas between.")] = "",
+    train_backbone: Annotated[
+        bool, typer.Option("--train-backbone", help="Let the backbone learn the new pairs first (stage 1, Eq. 1).")
+    ] = False,
+    channels: Channels = None,
+    older: Older = None,
     threads: Threads = 0,
 ) -> None:
     """Add a task to a bundle; its backbone and the graphs of its other tasks stay byte for byte as they are.
+
+    With --train-backbone the backbone changes, and a table says what that cost the older tasks.
 
     Example: vifa-train add-task nano-fusion msrs-detection --data ../shared/data --run runs/msrs -o my-bundle
     """
@@ -84,7 +101,15 @@ def add_task(
     left_out = [name.strip() for name in drop.split(",") if name.strip()]
     check_addition(source, plan, left_out, output)
     validation = open_labelled(data, plan.validation, plan)
-    network, schedules = network_of(source), plan.preset(preset)
+    schedules = plan.preset(preset)
+    if train_backbone:
+        update = plan_update(
+            source, like, channels or [], older or [], preset, FusionWeights(**plan.fusion_loss), left_out
+        )
+        source = update_backbone(update, pairs, [plan.training], data, run / "stage1", run / "backbone", show_update)
+    elif channels or older:
+        raise TrainingError("--channels and --older go with --train-backbone; leave them out, or give it too")
+    network = network_of(source)
     model = learn_reference(network, choose_like(source, like), plan, schedules, pairs, run)
     learn_head(network, plan, schedules, model, pairs, run)
     metrics = measure(network, model.task, plan, validation)
@@ -98,14 +123,3 @@ def _open(bundle: str, recipe: str, data: Path, threads: int) -> tuple[Bundle, T
         torch.set_num_threads(threads)
     source, plan = load_bundle(find_bundle(bundle)), load_task_recipe(recipe)
     return source, plan, open_labelled(data, plan.training, plan)
-
-
-def choose_like(bundle: Bundle, name: str | None) -> str:
-    """The task of that name, the first one without.
-
-    Raises:
-        TrainingError: the bundle has no such task.
-    """
-    if name is not None and name not in bundle.task_names:
-        raise TrainingError(f"bundle {bundle.name} has no task {name!r}; it has {', '.join(bundle.task_names)}")
-    return name or bundle.task_names[0]

@@ -1,8 +1,8 @@
 """`vifa-train stage1`: a bundle's backbone learns new pairs and keeps its key channels."""
 
-import copy
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import torch
 import typer
@@ -12,29 +12,31 @@ from rich.table import Table
 
 from vifa_runtime.bundle import check_output, load_bundle
 from vifa_runtime.models import find_bundle
-from vifa_training.backbone_update import layer_drift, write_with_backbone
-from vifa_training.bundle_network import network_of
-from vifa_training.channels import load_channels
-from vifa_training.checkpoint import TrainingError, fingerprint
-from vifa_training.commands.add_task import choose_like
+from vifa_training.backbone_update import plan_update, update_backbone
 from vifa_training.data import open_checked
 from vifa_training.distillation.stage1 import WEIGHT
-from vifa_training.distillation.stage1 import stage1 as learn
 from vifa_training.experiments.schedules import FUSION
 from vifa_training.objectives.fusion_loss import FusionWeights
 
 DEFAULT_LOSS = FusionWeights(maximum=20, hot=4, gradient=5, ssim=5, information=4)
+Channels = Annotated[
+    Optional[list[Path]],
+    typer.Option(help="Key channels of an earlier data set, of vifa-train channels; one for each, the newest last."),
+]
+Older = Annotated[
+    Optional[list[str]],
+    typer.Option(help="Recipe of a labelled task that the bundle has, to measure what it loses; one for each."),
+]
 
 
 def stage1(
     bundle: Annotated[str, typer.Argument(help="A bundle's folder, or the name of one that ships.")],
     data: Annotated[Path, typer.Option(help="Folder that holds the data sets.")],
     part: Annotated[list[str], typer.Option(help="New pairs, like cwfid/train; may be given again.")],
-    channels: Annotated[
-        list[Path], typer.Option(help="Key channels of an earlier data set, of vifa-train channels; one for each.")
-    ],
     run: Annotated[Path, typer.Option("--run", "-r", help="Folder of the training; what is there is gone on with.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the new bundle.")],
+    channels: Channels = None,
+    older: Older = None,
     preset: Annotated[str, typer.Option(help=f"How long: {', '.join(FUSION)}.")] = "cpu",
     weight: Annotated[float, typer.Option(help="Of Eq. 1 beside the fusion loss.", min=0)] = WEIGHT,
     like: Annotated[
@@ -44,31 +46,25 @@ def stage1(
 ) -> None:
     """Let the shared backbone learn new pairs without labels while its key channels stay what they were (Eq. 1).
 
-    Older tasks see other features after it: the table says how far each layer went. Give each its head anew by
-    vifa-train add-task --drop.
+    Older tasks see other features after it: tables say how far each layer went, and what older tasks lose. Give each
+    its head anew by vifa-train add-task --drop.
 
     Example: vifa-train stage1 my-bundle --data data --part new --channels old.safetensors -r runs/new -o new-bundle
     """
     if threads:
         torch.set_num_threads(threads)
-    if preset not in FUSION:
-        raise TrainingError(f"there is no preset {preset!r}; use one of {', '.join(FUSION)}")
     source = load_bundle(find_bundle(bundle))
     check_output(output)
-    before, head = network_of(source), choose_like(source, like)
-    memories = [load_channels(path, before) for path in channels]
-    if memories[-1].backbone != fingerprint(before.backbone):
-        raise TrainingError(
-            f"{channels[-1]} is of another backbone than {bundle} has; make it again by vifa-train channels, "
-            "and give the newest last"
-        )
-    pairs = open_checked(data, part)
-    network = copy.deepcopy(before)
-    learn(network, head, pairs, memories, DEFAULT_LOSS, FUSION[preset], run, weight)
-    rows = layer_drift(before, network, pairs, memories[-1])
-    table = Table(*rows[0], box=SIMPLE_HEAD, pad_edge=False)
+    update = plan_update(source, like, channels or [], older or [], preset, DEFAULT_LOSS, weight=weight)
+    written = update_backbone(update, open_checked(data, part), part, data, run, output, show_update)
+    print(f"{output}: {', '.join(written.task_names)} on a backbone that learned {', '.join(part)}")
+
+
+def show_update(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print what changed; nothing where there is no row."""
+    if not rows:
+        return
+    table = Table(*rows[0], title=title, box=SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         table.add_row(*("-" if value is None else str(value) for value in row.values()))
     Console().print(table)
-    written = write_with_backbone(source, network, head, part, output)
-    print(f"{output}: {', '.join(written.task_names)} on a backbone that learned {', '.join(part)}")

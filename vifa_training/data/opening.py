@@ -28,7 +28,8 @@ FORMATS: Mapping[str, Callable[[Path, str], DataSet]] = {
     "vedai512": partial(Vedai, resolution=512),
     "vedai1024": partial(Vedai, resolution=1024),
 }
-GRAMMAR = "[format:]folder[+folder...][@train|val|test][@fold=K/N or @train|val|test,fold=K/N]"
+TIMES = ("day", "night")
+GRAMMAR = "[format:]folder[+folder...][@options], options of train|val|test, fold=K/N, day|night with commas between"
 
 
 class Part(NamedTuple):
@@ -39,12 +40,14 @@ class Part(NamedTuple):
         folders: below the root; of `street`, what to make.
         part: one of `PARTS`, or empty for all.
         fold: (K, N) of cross-validation, K from 1; None without.
+        time: one of `TIMES`, or empty for both.
     """
 
     format: str
     folders: tuple[str, ...]
     part: str
     fold: tuple[int, int] | None
+    time: str = ""
 
 
 def parse_part(text: str) -> Part:
@@ -58,18 +61,20 @@ def parse_part(text: str) -> Part:
     known = ("folder", "street", *FORMATS)
     if colon and kind not in known:
         raise DataError([f"{text}: the format {kind!r} is unknown; use one of {', '.join(known)}"])
-    part, fold = "", None
+    part, fold, time = "", None, ""
     for option in filter(None, options.split(",")):
         key, _, value = option.partition("=")
         if key == "fold":
             fold = _parse_fold(text, value)
         elif option in PARTS and not part:
             part = option
+        elif option in TIMES and not time:
+            time = option
         else:
             raise DataError([f"{text}: {option!r} is unknown; write {GRAMMAR}"])
     if not all(folders.split("+")) or text.endswith("@"):
         raise DataError([f"{text}: a name is missing; write {GRAMMAR}"])
-    return Part(kind or "folder", tuple(folders.split("+")), part, fold)
+    return Part(kind or "folder", tuple(folders.split("+")), part, fold, time)
 
 
 def open_data(root: Path, text: str, classes: Sequence[str] = ()) -> DataSet:
@@ -80,6 +85,7 @@ def open_data(root: Path, text: str, classes: Sequence[str] = ()) -> DataSet:
     - `@train`, `@val`, `@test`: the data set's own parts where it has some, else 8:1:1 by a hash of the names.
     - `@fold=2/5`: the second of five contiguous blocks; `@test,fold=2/5` is the same one, `@val,fold=2/5` the block
       after it, `@train,fold=2/5` the other three. Blocks are cut by day and by night apart.
+    - `@day`, `@night`: of all that, the pairs whose names say so, as MSRS's do; `@night,train`.
     - `a+b`: the pairs of both, as one set that is then divided into folds.
 
     Args:
@@ -103,7 +109,8 @@ def open_data(root: Path, text: str, classes: Sequence[str] = ()) -> DataSet:
     if problems:
         raise DataError(problems)
     whole = datasets[0] if len(datasets) == 1 else Concatenation(datasets)
-    return _choose_fold(whole, part.part or "test", *part.fold) if part.fold else whole
+    chosen = _choose_fold(whole, part.part or "test", *part.fold) if part.fold else whole
+    return _choose_time(text, chosen, part.time) if part.time else chosen
 
 
 def open_checked(root: Path, parts: Sequence[str], classes: Sequence[str] = (), track: Track = iter) -> DataSet:
@@ -150,6 +157,13 @@ def _parse_fold(text: str, value: str) -> tuple[int, int]:
     if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count) and int(count) >= 2):
         raise DataError([f"{text}: {value!r} is no fold; write fold=K/N with K from 1 to N, like fold=2/5"])
     return int(number), int(count)
+
+
+def _choose_time(text: str, dataset: DataSet, time: str) -> DataSet:
+    chosen = [index for index, name in enumerate(dataset.names) if time in day_or_night(name)]
+    if not chosen:
+        raise DataError([f"{text}: no name of a pair says {time} by a digit and {time[0].upper()} at its end"])
+    return Subset(dataset, chosen)
 
 
 def _choose_fold(dataset: DataSet, role: str, number: int, count: int) -> DataSet:

@@ -38,7 +38,8 @@ def stage1(
         network: as it was trained on the data sets before; ends with the new backbone.
         head: its head that shows what the backbone fuses, trained with it.
         pairs: the new data set; of the old ones nothing is needed.
-        memories: masks of the data sets before, each from the backbone as it stood after that data set.
+        memories: masks of the data sets before, each from the backbone as it stood after that data set; without any,
+            nothing is kept.
         weights: of the fusion loss.
         run: folder of the checkpoints; a training in it is gone on with.
         weight: of Eq. 1.
@@ -76,7 +77,9 @@ class KeyChannelObjective(Objective):
     def forward(self, network: FusionNetwork, batch: Batch, progress: float) -> Tensor:
         """See `Objective.forward`."""
         layers = network.backbone.layers(batch.visible_y, batch.thermal)  # f
-        before = self.teacher.layers(batch.visible_y, batch.thermal)  # f^p
         fused = network.heads[self.head](layers).float()
         loss = fusion_loss(fused, batch.visible_y, batch.thermal, self.weights)
+        if not self.importance:
+            return loss
+        before = self.teacher.layers(batch.visible_y, batch.thermal)  # f^p
         return loss + self.weight * channel_loss(layers, before, self.importance)  # Eq. 1, of each M^p

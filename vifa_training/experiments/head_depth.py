@@ -16,8 +16,7 @@ from vifa_training.experiments.tasks import (
     SHARED,
     TasksExperiment,
     new_task,
-    open_task_data,
-    split_fold,
+    open_blocks,
     train_shared,
 )
 from vifa_training.networks import FusionNetwork, count_parameters, deepen
@@ -34,7 +33,7 @@ def run_head_depth(experiment: TasksExperiment, fold: int, depths: Sequence[int]
         Rows `{network, task, layers, head_params, metric, mean, low, high, ratio, ...}`; 0 layers is the reference.
     """
     folder = experiment.fold_folder(fold)
-    blocks = [split_fold(open_task_data(experiment, recipe), fold, experiment.folds) for recipe in experiment.recipes]
+    blocks = [open_blocks(experiment, recipe, fold) for recipe in experiment.recipes]
     named = zip(experiment.recipes, blocks, strict=True)
     shared = train_shared(experiment, {recipe.name: training for recipe, (training, _) in named}, folder / "fusion")
     own_layers = count_layers(shared.heads[SHARED])

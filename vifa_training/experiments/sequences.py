@@ -17,7 +17,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import torch
 
@@ -26,17 +28,16 @@ from vifa_training.channels import Choice, remember
 from vifa_training.checkpoint import digest
 from vifa_training.data import DataSet, Subset
 from vifa_training.distillation.reference import train_reference
-from vifa_training.distillation.stage1 import stage1
+from vifa_training.distillation.stage1 import WEIGHT, stage1
 from vifa_training.distillation.stage2 import imitate, stage2
 from vifa_training.experiments.layout import FROM_TASKS, sequence_folder, sequence_predictions
 from vifa_training.experiments.tasks import (
     SHARED,
     TasksExperiment,
     new_task,
-    open_task_data,
+    open_blocks,
     reference_of,
     run_fold,
-    split_fold,
     train_shared,
     train_unlabelled,
 )
@@ -49,21 +50,46 @@ from vifa_training.task_model import JointModel
 from vifa_training.task_recipe import TaskRecipe
 from vifa_training.tasks import TaskNetwork
 
-EWC, LWF, REPLAY = 100.0, 1.0, 1.0  # weights of the remedies
 FISHER_IMAGES = 64
-IMAGES = 32  # that key channels are found on; the paper takes 128, which would take as long as all else on a CPU
 STORED = 8  # pairs of a task that replay keeps
 
 Shown = list[tuple[Fused, TaskNetwork]]  # for each task, what its network is shown, and that network
 
 
+@dataclass(frozen=True)
+class Settings:
+    """How much each method holds on to what was; chosen on the validation parts by `benchmarks/sequence_choices.py`.
+
+    Attributes:
+        stage1: weight of Eq. 1 beside the fusion loss.
+        ewc, lwf, replay: weights of the remedies beside the loss of the new task.
+        choice: of key channels. The paper looks at 128 images, which on a CPU would take as long as all else.
+    """
+
+    stage1: float = WEIGHT
+    ewc: float = 100.0
+    lwf: float = 1.0
+    replay: float = 1.0
+    choice: Choice = field(default_factory=lambda: Choice(images=32))
+
+
 class SequenceFold:
     """A fold of an experiment whose recipes come one after the other; networks are made when they are asked for."""
 
-    def __init__(self, experiment: TasksExperiment, fold: int) -> None:
+    def __init__(
+        self, experiment: TasksExperiment, fold: int, settings: Settings | None = None, folder: Path | None = None
+    ) -> None:
+        """Nothing is trained yet.
+
+        Args:
+            fold: 1, 2, ...; 0 for the validation parts.
+            settings: of the methods.
+            folder: of the trainings of these settings; by default that of the order of tasks.
+        """
         self.experiment, self.fold, self.recipes = experiment, fold, experiment.recipes
+        self.settings = settings or Settings()
         self.fold_folder = experiment.fold_folder(fold)
-        self.folder = sequence_folder(experiment, fold)
+        self.folder = folder or sequence_folder(experiment, fold)
 
     def run(self, methods: Sequence[str], say: Callable[[str], None] = print) -> None:
         """Do what is left of these methods: trainings, and the predictions of the blocks that none of them saw."""
@@ -78,16 +104,15 @@ class SequenceFold:
                 save_predictions(path, predict(task, picture, held_out, recipe.shrink))
 
     @cached_property
-    def blocks(self) -> list[tuple[Subset, Subset]]:
-        opened = (open_task_data(self.experiment, recipe) for recipe in self.recipes)
-        return [split_fold(pairs, self.fold, self.experiment.folds) for pairs in opened]
+    def blocks(self) -> list[tuple[DataSet, DataSet]]:
+        return [open_blocks(self.experiment, recipe, self.fold) for recipe in self.recipes]
 
     @property
-    def training(self) -> list[Subset]:
+    def training(self) -> list[DataSet]:
         return [training for training, _ in self.blocks]
 
     @property
-    def held_out(self) -> list[Subset]:
+    def held_out(self) -> list[DataSet]:
         return [held_out for _, held_out in self.blocks]
 
     @cached_property
@@ -105,58 +130,53 @@ class SequenceFold:
     # Sequentially, the whole fusion network
 
     def seq(self) -> Shown:
-        models = self._one_after_other("seq", None)
-        return [(Fused(models[-1].fusion, SHARED), model.task) for model in models]
+        return _last_fusion(self.models("seq"))
 
     def seq_head(self) -> Shown:
-        return self._with_heads(copy.deepcopy(self._one_after_other("seq", None)[-1].fusion), "seq_head")
+        return self._with_heads(copy.deepcopy(self.models("seq")[-1].fusion), "seq_head")
 
     def ewc(self) -> Shown:
-        def springs(old: JointModel, training: DataSet, recipe: TaskRecipe) -> Remedy:
-            crop = recipe.preset(self.experiment.preset).task.enlarged(recipe.shrink).crop
-            return ElasticWeights(old, training, EWC, FISHER_IMAGES, crop)
-
-        return self._remedied("ewc", springs)
+        return _last_fusion(self.models("ewc"))
 
     def lwf(self) -> Shown:
-        return self._remedied("lwf", lambda old, training, recipe: AllChannels(old, LWF))
+        return _last_fusion(self.models("lwf"))
 
     def replay(self) -> Shown:
-        def stored(old: JointModel, training: DataSet, recipe: TaskRecipe) -> Remedy:
-            schedule = recipe.preset(self.experiment.preset).task.enlarged(recipe.shrink)
-            kept = Subset(training, [index * len(training) // STORED for index in range(min(STORED, len(training)))])
-            return Replay(old, kept, REPLAY, max(1, schedule.batch // 4), schedule.crop, recipe.augmentation)
+        return _last_fusion(self.models("replay"))
 
-        return self._remedied("replay", stored)
-
-    def _remedied(self, name: str, remedy: Callable[[JointModel, DataSet, TaskRecipe], Remedy]) -> Shown:
-        models = self._one_after_other(name, remedy)
-        return [(Fused(models[-1].fusion, SHARED), model.task) for model in models]
-
-    def _one_after_other(
-        self, name: str, remedy: Callable[[JointModel, DataSet, TaskRecipe], Remedy] | None
-    ) -> list[JointModel]:
+    def models(self, method: str) -> list[JointModel]:
         """The first task's reference, then each task's joint model from the fusion network of the one before."""
         models = [self.references[0]]
         for index, recipe in enumerate(self.recipes[1:], start=1):
+            preset, run = recipe.preset(self.experiment.preset), self.folder / method / str(index)
             before = zip(models, self.training, self.recipes, strict=False)
-            held = None if remedy is None else Several([remedy(*given) for given in before])
-            preset, run = recipe.preset(self.experiment.preset), self.folder / name / str(index)
+            held = None if method == "seq" else Several([self._remedy(method, *given) for given in before])
             fusion, task = copy.deepcopy(models[-1].fusion), new_task(recipe, preset.task)
             models.append(train_reference(fusion, SHARED, task, self.training[index], recipe, preset, run, held))
         return models
 
+    def _remedy(self, method: str, old: JointModel, training: DataSet, recipe: TaskRecipe) -> Remedy:
+        """What holds on to a task that was learned before."""
+        if method == "lwf":
+            return AllChannels(old, self.settings.lwf)
+        schedule = recipe.preset(self.experiment.preset).task.enlarged(recipe.shrink)
+        if method == "ewc":
+            return ElasticWeights(old, training, self.settings.ewc, FISHER_IMAGES, schedule.crop)
+        kept = Subset(training, [index * len(training) // STORED for index in range(min(STORED, len(training)))])
+        few = max(1, schedule.batch // 4)
+        return Replay(old, kept, self.settings.replay, few, schedule.crop, recipe.augmentation)
+
     # VIFA and its parts
 
     def vifa(self) -> Shown:
-        return self._with_heads(self._key_channel_network(), "vifa")
+        return self._with_heads(self.key_channel_network(), "vifa")
 
     def key_channels(self) -> Shown:
-        network = self._key_channel_network()
+        network = self.key_channel_network()
         return [(Fused(network, SHARED), reference.task) for reference in self.references]
 
     def reference(self) -> Shown:
-        network = self._first_network()
+        network = self.first_network()
         for index, recipe in enumerate(self.recipes):
             schedule = recipe.preset(self.experiment.preset).head
             torch.manual_seed(schedule.seed)
@@ -168,20 +188,28 @@ class SequenceFold:
             for recipe, reference in zip(self.recipes, self.references, strict=True)
         ]
 
-    def _first_network(self) -> FusionNetwork:
+    def first_network(self) -> FusionNetwork:
         """Step 1 of Fig. 2: without labels, on the first data set."""
-        return train_unlabelled(self.experiment, self.training[:1], self.folder / "first")
+        return train_unlabelled(self.experiment, self.training[:1], self.fold_folder / self.recipes[0].name / "first")
 
-    def _key_channel_network(self) -> FusionNetwork:
+    def key_channel_network(self) -> FusionNetwork:
         """Steps 2 and 3 of Fig. 2: key channels of each data set, then stage 1 on the next."""
-        network, memories = self._first_network(), []
-        weights = FusionWeights(**min(self.recipes, key=lambda recipe: recipe.name).fusion_loss)
+        return self._without_labels("stage1", self.settings.stage1)
+
+    def free_network(self) -> FusionNetwork:
+        """The same trainings with nothing held: Seq of fusion alone, as in the paper's Table 2."""
+        return self._without_labels("free", 0)
+
+    def _without_labels(self, name: str, weight: float) -> FusionNetwork:
+        network, memories = self.first_network(), []
+        losses = FusionWeights(**min(self.recipes, key=lambda recipe: recipe.name).fusion_loss)
         for index in range(1, len(self.recipes)):
-            run = self.folder / "stage1" / str(index)
-            learned, choice = self.training[index - 1], Choice(images=IMAGES)
-            data = self.recipes[index - 1].data
-            memories.append(remember(network, learned, run / "channels.safetensors", data, choice))
-            stage1(network, SHARED, self.training[index], memories, weights, self.experiment.fusion, run)
+            learned, data = self.training[index - 1], self.recipes[index - 1].data
+            remembered = self.folder / "stage1" / str(index) / "channels.safetensors"
+            if weight:
+                memories.append(remember(network, learned, remembered, data, self.settings.choice))
+            run = self.folder / name / str(index)
+            stage1(network, SHARED, self.training[index], memories, losses, self.experiment.fusion, run, weight)
         return network
 
     def _with_heads(self, network: FusionNetwork, name: str) -> Shown:
@@ -201,3 +229,8 @@ class SequenceFold:
 
     def _sum(self, index: int) -> str:
         return digest(self.fold_folder / self.recipes[index].name / "ref/best.safetensors")
+
+
+def _last_fusion(models: Sequence[JointModel]) -> Shown:
+    """Every task's own network looks at what the last fusion network shows."""
+    return [(Fused(models[-1].fusion, SHARED), model.task) for model in models]

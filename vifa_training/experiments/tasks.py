@@ -67,8 +67,8 @@ class TasksExperiment:
     run: Path
 
     def fold_folder(self, fold: int) -> Path:
-        """Folder of fold 1, 2, ..."""
-        return self.run / self.network / self.preset / f"fold{fold}"
+        """Folder of fold 1, 2, ...; 0 is that of the recipes' validation parts, which choices are made on."""
+        return self.run / self.network / self.preset / (f"fold{fold}" if fold else "validation")
 
     def predictions(self, fold: int, recipe: str, method: str) -> Path:
         """File of what a method predicted for a recipe's pairs that a fold holds out."""
@@ -83,10 +83,7 @@ def run_fold(
 ) -> None:
     """Do what is left of a fold: all trainings, and the predictions of the block that none of them saw."""
     folder = experiment.fold_folder(fold)
-    blocks = {
-        recipe.name: split_fold(open_task_data(experiment, recipe), fold, experiment.folds)
-        for recipe in experiment.recipes
-    }
+    blocks = {recipe.name: open_blocks(experiment, recipe, fold) for recipe in experiment.recipes}
     shared = train_shared(experiment, {name: training for name, (training, _) in blocks.items()}, folder / "fusion")
     for recipe in experiment.recipes:
         training, held_out = blocks[recipe.name]
@@ -181,6 +178,17 @@ def open_task_data(experiment: TasksExperiment, recipe: TaskRecipe) -> DataSet:
         DataError: lists everything that is wrong with them.
     """
     return open_labelled(experiment.data, recipe.data, recipe)
+
+
+def open_blocks(experiment: TasksExperiment, recipe: TaskRecipe, fold: int) -> tuple[DataSet, DataSet]:
+    """What a fold of a task trains on, and the pairs it is measured on; fold 0: the recipe's training and validation.
+
+    Raises:
+        TrainingError, DataError: there is no such fold; everything that is wrong with the pairs.
+    """
+    if fold:
+        return split_fold(open_task_data(experiment, recipe), fold, experiment.folds)
+    return tuple(open_labelled(experiment.data, part, recipe) for part in (recipe.training, recipe.validation))
 
 
 def split_fold(pairs: DataSet, fold: int, folds: int) -> tuple[Subset, Subset]:
