@@ -12,11 +12,12 @@ from vifa_training.commands.add_task import add_task, reference, stage2
 from vifa_training.commands.channels import channels
 from vifa_training.commands.efficiency import EfficiencyError, efficiency
 from vifa_training.commands.evaluate import evaluate
-from vifa_training.commands.experiment import app as experiment
 from vifa_training.commands.export import export
 from vifa_training.commands.fusion import fusion
 from vifa_training.commands.import_weights import import_weights
 from vifa_training.commands.prepare import prepare
+from vifa_training.commands.sequences import app as experiment
+from vifa_training.commands.sequences import baseline
 from vifa_training.commands.stage1 import stage1
 from vifa_training.efficiency.plot import PlotError
 from vifa_training.evaluation import EvaluationError
@@ -35,7 +36,7 @@ MENDABLE = (
     *(WeightsError, EvaluationError, EfficiencyError, PlotError, TaskNetworkError),
 )
 COMMANDS = (
-    *(prepare, fusion, export, channels, stage1, reference, stage2, add_task),
+    *(prepare, fusion, export, channels, stage1, reference, stage2, add_task, baseline),
     *(evaluate, efficiency, import_weights),
 )
 for command in COMMANDS:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -124,13 +126,76 @@ def test_stage_1_remembers_the_first_data_set_alone(done: Done) -> None:
 
 def test_references_alone_change_the_backbone_with_each_task(done: Done) -> None:
     after = [part(done.sequence(f"reference/{index}/best.safetensors"), "network.backbone.") for index in (0, 1)]
-    assert not same(*after) and not same(part(done.weights("tiny-detection/first/best.safetensors"), "backbone."), after[0])
+    assert not same(*after) and not same(
+        part(done.weights("tiny-detection/first/best.safetensors"), "backbone."), after[0]
+    )
 
 
 def test_what_is_done_is_not_done_again(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer._Session, "_step", lambda session: pytest.fail("is trained already"))
     for name in ("two-task", "ablation"):
         assert vifa_train("experiment", name, "nano", *done.options).split() != []
+
+
+def test_the_report_holds_every_table_and_the_command_that_makes_it_again(done: Done) -> None:
+    folder = done.root / "run/nano/smoke/reports/two-task-tiny-detection+tiny-segmentation"
+    text, result = (folder / "report.md").read_text(), json.loads((folder / "rows.json").read_text())
+    assert result["rows"] == done.rows("two-task")
+    command = result["meta"]["command"]
+    assert command.startswith("vifa-train experiment two-task nano --task ") and f"`{command}`" in text
+    assert text.startswith("# tiny-detection, then tiny-segmentation: nano")
+    for method in SEQUENCE:
+        assert text.count(f"\n| {method} | ") >= 3  # a table of each task, and what it means
+    assert "fold 1 | fold 2 |" in text and "| tiny-segmentation: vifa of ref |" in text
+    assert re.search(r"\| seq \| stem \| 0\.\d+ \|  \|  \|", text)  # one drift a layer of the whole networks
+    assert re.search(r"\| vifa \| stem \| 0\.\d+ \| 0\.\d+ \|", text)  # and that of key channels of stage 1
+    assert "| SegMif |  |  | 0.644 |" in text
+    image = cv2.imread(str(folder / "report.png"))
+    assert image is not None and min(image.shape[:2]) > 300 and image.std() > 5
+
+
+def test_fusion_alone_is_measured_before_and_after(done: Done) -> None:
+    path = done.root / "fusion.json"
+    vifa_train("experiment", "fusion-sequence", "nano", *done.options, "--json", path)
+    rows = json.loads(path.read_text())["rows"]
+    value = {(row["method"], row["task"], row["metric"]): row["mean"] for row in rows}
+    methods = ["seq1", "seq", "vifa", "ref", "average", "maximum", "visible", "thermal"]
+    assert {key[0] for key in value} == set(methods) and {key[1] for key in value} == set(done.names)
+    first, second = done.names
+    for metric in ("en", "sf", "vif", "ssim"):
+        assert value["seq1", first, metric] == value["ref", first, metric], "the first data set alone, both"
+    assert value["seq", second, "vif"] != value["vifa", second, "vif"] != value["seq1", second, "vif"]
+    assert value["visible", first, "ssim_visible"] == pytest.approx(1)
+    assert all(row["low"] <= row["mean"] <= row["high"] and row["pairs"] == 6 for row in rows)
+
+
+def test_a_baseline_by_itself_is_the_one_of_the_sequence(done: Done) -> None:
+    path = done.root / "ewc.json"
+    vifa_train("baseline", "ewc", "nano", *done.options, "--json", path)
+    rows = json.loads(path.read_text())["rows"]
+    assert {row["method"] for row in rows} == {"ref", "ewc"}
+    assert [row for row in done.rows("two-task") if row["method"] == "ewc"] == [r for r in rows if r["method"] == "ewc"]
+    with pytest.raises(TrainingError, match="no baseline is called 'vifa'; use one of seq, seq_head, ewc, lwf, replay"):
+        vifa_train("baseline", "vifa", "nano", *done.options)
+
+
+def test_three_tasks_keep_the_key_channels_of_both_before(done: Done, tmp_path: Path) -> None:
+    third = write_recipe(tmp_path, SEGMENTATION, name="tiny-third", task="third", data="street:6/9")
+    options = [*done.options[:-1], f"{done.options[-1]},{third}"]
+    options[3] = tmp_path / "run"
+    path = tmp_path / "three.json"
+    vifa_train("experiment", "three-task", "nano", *options, "--json", path)
+    rows = json.loads(path.read_text())["rows"]
+    assert {(row["method"], row["task"]) for row in rows} == {
+        (m, t) for m in SEQUENCE for t in [*done.names, "tiny-third"]
+    }
+    folder = tmp_path / "run/nano/smoke/fold1/sequences/tiny-detection+tiny-segmentation+tiny-third"
+    network = build_network("nano", ["shared"])
+    kept = [load_channels(folder / f"stage1/{index}/channels.safetensors", network) for index in (1, 2)]
+    assert [memory.data for memory in kept] == ["street:6", "street:6/5"]
+    assert kept[0].backbone != kept[1].backbone, "each of the backbone as it stood after its data set"
+    for method in ("seq", "ewc", "lwf", "replay", "stage1"):
+        assert sorted(path.name for path in (folder / method).iterdir() if path.is_dir()) == ["1", "2"]
 
 
 def test_one_task_is_no_sequence(done: Done) -> None:

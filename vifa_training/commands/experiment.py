@@ -11,10 +11,8 @@ from vifa_runtime.files import write_json
 from vifa_training.checkpoint import TrainingError
 from vifa_training.experiments import DEFAULT_TASKS
 from vifa_training.experiments.head_depth import run_head_depth
-from vifa_training.experiments.layout import ABLATION, SEQUENCE
-from vifa_training.experiments.report import print_rows, run_meta, sequence_rows, task_rows
+from vifa_training.experiments.report import print_rows, run_meta, task_rows
 from vifa_training.experiments.schedules import FUSION
-from vifa_training.experiments.sequences import SequenceFold
 from vifa_training.experiments.tasks import SHARED, TasksExperiment, run_fold
 from vifa_training.networks import NETWORKS
 from vifa_training.task_recipe import PRESETS, load_task_recipe
@@ -80,59 +78,6 @@ def head_depth(
     experiment = make_experiment(network, data, run, task, preset, folds, more_pairs, threads)
     rows = run_head_depth(experiment, fold, _parse_depths(depths))
     report_rows(experiment, rows, json, "vifa-train experiment head-depth")
-
-
-@app.command()
-def two_task(
-    network: Network,
-    data: Data,
-    run: Run,
-    task: TaskNames = DEFAULT_TASKS,
-    preset: Preset = "cpu",
-    folds: Folds = 4,
-    only_fold: OnlyFold = 0,
-    more_pairs: MorePairs = "roadscene@train",
-    threads: Threads = 0,
-    json: Json = None,
-) -> None:
-    """One task after the other, in the order of --task: Base, Ref, Seq, usual remedies and VIFA (Tables 1 to 4).
-
-    Example: vifa-train experiment two-task nano --data ../shared/data --run runs/tasks --json two_task.json
-    """
-    experiment = make_experiment(network, data, run, task, preset, folds, more_pairs, threads)
-    _run_sequence(experiment, SEQUENCE, only_fold, json, "vifa-train experiment two-task")
-
-
-@app.command()
-def ablation(
-    network: Network,
-    data: Data,
-    run: Run,
-    task: TaskNames = DEFAULT_TASKS,
-    preset: Preset = "cpu",
-    folds: Folds = 4,
-    only_fold: OnlyFold = 0,
-    more_pairs: MorePairs = "roadscene@train",
-    threads: Threads = 0,
-    json: Json = None,
-) -> None:
-    """What each half of VIFA is worth: neither, key channels alone, references alone, both (Table 7).
-
-    Example: vifa-train experiment ablation nano --data ../shared/data --run runs/tasks --json ablation.json
-    """
-    experiment = make_experiment(network, data, run, task, preset, folds, more_pairs, threads)
-    _run_sequence(experiment, ABLATION, only_fold, json, "vifa-train experiment ablation")
-
-
-def _run_sequence(
-    experiment: TasksExperiment, methods: Sequence[str], only_fold: int, json: Optional[Path], command: str
-) -> None:
-    if len(experiment.recipes) < 2:
-        raise TrainingError("a sequence needs two tasks or more; name them by --task, with commas between")
-    for fold in [only_fold] if only_fold else range(1, experiment.folds + 1):
-        SequenceFold(experiment, fold).run(methods)
-    if not only_fold:
-        report_rows(experiment, sequence_rows(experiment, methods), json, command)
 
 
 def pool_folds(experiment: TasksExperiment, json: Optional[Path], command: str) -> None:

@@ -190,7 +190,12 @@ class SequenceFold:
 
     def first_network(self) -> FusionNetwork:
         """Step 1 of Fig. 2: without labels, on the first data set."""
-        return train_unlabelled(self.experiment, self.training[:1], self.fold_folder / self.recipes[0].name / "first")
+        return self.unlabelled_network(0)
+
+    def unlabelled_network(self, index: int) -> FusionNetwork:
+        """Trained without labels, on the data set of that task alone (and the pairs that have no labels at all)."""
+        run = self.fold_folder / self.recipes[index].name / "first"
+        return train_unlabelled(self.experiment, [self.training[index]], run)
 
     def key_channel_network(self) -> FusionNetwork:
         """Steps 2 and 3 of Fig. 2: key channels of each data set, then stage 1 on the next."""
@@ -200,14 +205,17 @@ class SequenceFold:
         """The same trainings with nothing held: Seq of fusion alone, as in the paper's Table 2."""
         return self._without_labels("free", 0)
 
+    def memory_file(self, index: int) -> Path:
+        """Where the key channels are that task 1, 2, ... had to keep of the data set before it."""
+        return self.folder / "stage1" / str(index) / "channels.safetensors"
+
     def _without_labels(self, name: str, weight: float) -> FusionNetwork:
         network, memories = self.first_network(), []
         losses = FusionWeights(**min(self.recipes, key=lambda recipe: recipe.name).fusion_loss)
         for index in range(1, len(self.recipes)):
             learned, data = self.training[index - 1], self.recipes[index - 1].data
-            remembered = self.folder / "stage1" / str(index) / "channels.safetensors"
             if weight:
-                memories.append(remember(network, learned, remembered, data, self.settings.choice))
+                memories.append(remember(network, learned, self.memory_file(index), data, self.settings.choice))
             run = self.folder / name / str(index)
             stage1(network, SHARED, self.training[index], memories, losses, self.experiment.fusion, run, weight)
         return network

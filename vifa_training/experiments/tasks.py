@@ -70,6 +70,11 @@ class TasksExperiment:
         """Folder of fold 1, 2, ...; 0 is that of the recipes' validation parts, which choices are made on."""
         return self.run / self.network / self.preset / (f"fold{fold}" if fold else "validation")
 
+    @property
+    def reports(self) -> Path:
+        """Folder of the reports."""
+        return self.run / self.network / self.preset / "reports"
+
     def predictions(self, fold: int, recipe: str, method: str) -> Path:
         """File of what a method predicted for a recipe's pairs that a fold holds out."""
         return self.fold_folder(fold) / recipe / f"{method}.json"

@@ -1,0 +1,72 @@
+"""What the paper claims of sequences, held against rows of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+FORGETS, REACHES, RECOVERS = 0.08, 0.98, 0.85
+RIVALS = ("ewc", "lwf", "replay", "seq_head")
+
+
+class Verdict(NamedTuple):
+    """A claim, the number that it hangs on, what that should be at least, and whether it is."""
+
+    claim: str
+    measured: float
+    wanted: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether it does."""
+        return self.measured >= self.wanted
+
+
+def judge(rows: Sequence[Mapping[str, Any]], order: Sequence[str]) -> list[Verdict]:
+    """Every claim that the rows can speak of.
+
+    Args:
+        rows: of `sequence_rows`; the first metric of a task is the one that counts.
+        order: names of the recipes as they were learned.
+    """
+    means: dict[str, dict[str, float]] = {}
+    for task in order:
+        own = [row for row in rows if row["task"] == task]
+        primary = [row for row in own if row["metric"] == own[0]["metric"]]
+        means[task] = {row["method"]: row["mean"] for row in primary if row["mean"] is not None}
+    verdicts = []
+    first = means[order[0]]
+    if _known(first, "seq", "ref"):
+        verdicts.append(Verdict(f"{order[0]}: seq loses of ref", 1 - first["seq"] / first["ref"], FORGETS))
+    for task, values in means.items():
+        verdicts += _of_task(task, values, task != order[-1])
+    return verdicts
+
+
+def _of_task(task: str, values: Mapping[str, float], is_old: bool) -> list[Verdict]:
+    if not _known(values, "vifa", "ref"):
+        return []
+    found = [Verdict(f"{task}: vifa of ref", values["vifa"] / values["ref"], REACHES)]
+    if is_old and _known(values, "seq") and values["ref"] > values["seq"]:
+        for method in ("vifa", *RIVALS):
+            if _known(values, method):
+                share = (values[method] - values["seq"]) / (values["ref"] - values["seq"])
+                wanted = RECOVERS if method == "vifa" else 0.0
+                found.append(Verdict(f"{task}: {method} wins back of what seq lost", share, wanted))
+    found += [
+        Verdict(f"{task}: vifa less {rival}", values["vifa"] - values[rival], 0.0)
+        for rival in RIVALS
+        if _known(values, rival)
+    ]
+    if is_old and _known(values, "key_channels", "reference", "seq"):  # Table 7
+        found += [
+            Verdict(f"{task}: {p} less seq", values[p] - values["seq"], 0.0) for p in ("key_channels", "reference")
+        ]
+        found += [
+            Verdict(f"{task}: vifa less {p}", values["vifa"] - values[p], 0.0) for p in ("key_channels", "reference")
+        ]
+    return found
+
+
+def _known(values: Mapping[str, float], *methods: str) -> bool:
+    return all(method in values for method in methods) and values.get("ref", 1) > 0
