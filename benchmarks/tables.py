@@ -48,6 +48,8 @@ def render() -> str:
         *_efficiency(),
         *_channel_similarity(),
         *_tasks(),
+        *_sequences(),
+        *_choices(),
         *_published_weights(),
         "## Images that arrive",
         "",
@@ -112,9 +114,46 @@ def _tasks() -> list[str]:
     return lines
 
 
+SEQUENCES = {
+    "two_task": "Two tasks, one after the other",
+    "three_task": "Three tasks, one after the other",
+    "ablation": "What each half of VIFA is worth",
+    "fusion_sequence": "What fusion without tasks forgets",
+}
+
+
+def _sequences() -> list[str]:
+    """Each experiment on sequences that has been run: every order of tasks, task and metric."""
+    lines: list[str] = []
+    for name, title in SEQUENCES.items():
+        if not (RESULTS / f"{name}.json").exists():
+            continue
+        result = _read(name)
+        lines += [f"## {title}", "", _source(result), "[What each method is](../sequences.md#the-comparison).", ""]
+        places = dict.fromkeys((row["sequence"], row["task"], row["metric"]) for row in result["rows"])
+        for sequence, task, metric in places:
+            wanted = (sequence, task, metric)
+            rows = [row for row in result["rows"] if (row["sequence"], row["task"], row["metric"]) == wanted]
+            lines += [f"### {sequence.replace('+', ', then ')}: {metric} of {task}", ""]
+            lines += [*_table([_task_line(row) for row in rows]), ""]
+    return lines
+
+
+def _choices() -> list[str]:
+    """How strongly each method of a sequence holds on, on the validation parts."""
+    if not (RESULTS / "sequence_choices.json").exists():
+        return []
+    result = _read("sequence_choices")
+    lines = ["## How strongly each method holds on", "", _source(result)]
+    lines += ["On the validation parts, one seed. `kept` is relative to the task's reference.", ""]
+    return [*lines, *_table(result["rows"]), ""]
+
+
 def _task_line(row: dict[str, Any]) -> dict[str, Any]:
     line = {key: row[key] for key in ("network", "method", "mean", "low", "high")}
-    return {**line, "of ref": row["ratio"], "from": row["ratio_low"], "to": row["ratio_high"], "preset": row["preset"]}
+    if "ratio" in row:
+        line |= {"of ref": row["ratio"], "from": row["ratio_low"], "to": row["ratio_high"]}
+    return {**line, "preset": row["preset"]}
 
 
 def _published_weights() -> list[str]:
