@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 
 from vifa_runtime.bundle import Bundle
 
-BACKENDS = ("onnxruntime",)
+BACKENDS = ("onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt")
+PRECISIONS = ("fp32", "fp16", "int8")
 
 
 class BackendError(RuntimeError):
@@ -24,9 +26,20 @@ class Options:
 
     Attributes:
         threads: CPU threads of one operator; 0 for one a core.
+        device: number of the GPU, for back ends that use one.
+        precision: of TensorRT, one of `PRECISIONS`; the others run a bundle's graphs as they are.
+        engines: folder of the engines that `vifa bundle build` made; None for the user's cache.
+        build: whether engines that are missing are built at start, which takes minutes.
+        fallback: back end to use where the wanted one can't be had; empty to fail instead. What is used then says so in
+            `describe()`.
     """
 
     threads: int = 0
+    device: int = 0
+    precision: str = "fp32"
+    engines: Path | None = None
+    build: bool = False
+    fallback: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,20 +78,51 @@ class Backend(Protocol):
         """
 
     def describe(self) -> dict[str, str]:
-        """Engine, version, device, precision and threads, for logs and status."""
+        """Engine, version, device, precision and threads, for logs and status.
+
+        And `fallback`, why another back end is not used, where it was wanted.
+        """
 
     def close(self) -> None:
         """Give back what the engine holds."""
 
 
+class FallenBack:
+    """A back end in the place of another one, which says why."""
+
+    def __init__(self, backend: Backend, reason: str) -> None:
+        self._backend, self._reason = backend, reason
+        self.run, self.close = backend.run, backend.close
+
+    def describe(self) -> dict[str, str]:
+        """See `Backend.describe`."""
+        return {**self._backend.describe(), "fallback": self._reason}
+
+
 def prepare(name: str, bundle: Bundle, options: Options) -> Backend:
-    """Build the engine `name` for a bundle.
+    """Build the engine `name` for a bundle, or that of `options.fallback` where it can't be had.
 
     Raises:
-        BackendError: no such engine, it is not installed, or it refuses the bundle.
+        BackendError: no such engine, it is not installed, or it refuses the bundle; the fallback too, where there is one.
     """
-    if name not in BACKENDS:
-        raise BackendError(f"back end {name!r} is unknown; use one of {', '.join(BACKENDS)}")
+    for wanted in filter(None, (name, options.fallback)):
+        if wanted not in BACKENDS:
+            raise BackendError(f"back end {wanted!r} is unknown; use one of {', '.join(BACKENDS)}")
+    if options.precision not in PRECISIONS:
+        raise BackendError(f"precision {options.precision!r} is unknown; use one of {', '.join(PRECISIONS)}")
+    try:
+        return _open(name, bundle, options)
+    except BackendError as error:
+        if options.fallback in ("", name):
+            raise
+        return FallenBack(_open(options.fallback, bundle, options), f"{name}: {error}")
+
+
+def _open(name: str, bundle: Bundle, options: Options) -> Backend:
+    if name == "tensorrt":
+        from vifa_runtime.backends.tensorrt import TensorRtBackend
+
+        return TensorRtBackend(bundle, options)
     from vifa_runtime.backends.onnxruntime import OnnxRuntimeBackend
 
-    return OnnxRuntimeBackend(bundle, options)
+    return OnnxRuntimeBackend(bundle, options, name.partition("-")[2])

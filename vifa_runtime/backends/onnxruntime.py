@@ -38,7 +38,14 @@ class _Buffers:
 class OnnxRuntimeBackend:
     """See `vifa_runtime.backends.Backend`."""
 
-    def __init__(self, bundle: Bundle, options: Options) -> None:
+    def __init__(self, bundle: Bundle, options: Options, provider: str = "") -> None:
+        """Make a session a graph.
+
+        Args:
+            provider: `cuda`, `tensorrt`, or empty for the CPU.
+        """
+        if provider:
+            raise BackendError(f"back end onnxruntime-{provider} is not there yet; use onnxruntime")
         self._name = bundle.name
         self._threads = options.threads or os.cpu_count() or 1
         self._tasks = {task.name: task for task in bundle.tasks}
