@@ -30,7 +30,7 @@ class Results:
 
     Attributes:
         fused: task -> fused RGB image, uint8 (H,W,3).
-        milliseconds: stage -> time: `normalise`, `align`, `backbone`, `head.<task>`, `task.<task>`, `restore`,
+        milliseconds: stage -> time: `normalise`, `align`, those of the back end (see `RawResults`), `restore`,
             `decode.<task>`.
         detections: detection task -> boxes (N,4) float32 clipped to the image, scores (N,) float32 in falling order,
             labels (N,) int64; empty arrays where nothing was found.

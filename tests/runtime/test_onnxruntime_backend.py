@@ -71,11 +71,12 @@ def test_images_that_must_not_be_written_to(engine, make_pair):
     np.testing.assert_array_equal(fused[0], expected("blend", visible[0], thermal[0]))
 
 
-def test_each_stage_that_ran_is_timed_and_no_other(engine, make_pair):
-    pair = batch(*make_pair(8, 8))
+@pytest.mark.parametrize("merge", [True, False])
+def test_each_stage_that_ran_is_timed_and_no_other(bundle, make_pair, merge):
+    engine, pair = prepare("onnxruntime", bundle, Options(threads=1, merge=merge)), batch(*make_pair(8, 8))
     assert engine.run(*pair, ["blend"]).milliseconds.keys() == {"backbone", "head.blend"}
     times = engine.run(*pair, ["bright", "blend"]).milliseconds
-    assert times.keys() == {"backbone", "head.bright", "head.blend"}
+    assert times.keys() == ({"fusion"} if merge else {"backbone", "head.bright", "head.blend"})
     assert all(time >= 0 for time in times.values())
 
 
@@ -113,6 +114,12 @@ def test_features_and_images_stay_at_their_place_in_memory(engine, make_pair):
         fused = engine.run(*batch(*make_pair(16, 16, seed)), ["bright", "blend"]).fused
         addresses.add(tuple(image.ctypes.data for image in fused.values()))
     assert len(addresses) == 1
+
+
+def test_an_image_stays_at_its_place_whether_it_comes_from_one_graph_or_from_several(engine, make_pair):
+    both = engine.run(*batch(*make_pair(8, 8)), ["bright", "blend"]).fused["blend"]
+    one = engine.run(*batch(*make_pair(8, 8)), ["blend"]).fused["blend"]
+    assert one.ctypes.data == both.ctypes.data
 
 
 def test_two_engines_of_one_bundle_do_not_share_results(bundle, engine, make_pair):

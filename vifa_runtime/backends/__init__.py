@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from vifa_runtime.bundle import Bundle
 
 BACKENDS = ("onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt")
 PRECISIONS = ("fp32", "fp16", "int8")
+_PRECISIONS_OF = {"onnxruntime-tensorrt": ("fp32", "fp16"), "tensorrt": PRECISIONS}  # the others run graphs as they are
 
 
 class BackendError(RuntimeError):
@@ -26,8 +27,10 @@ class Options:
 
     Attributes:
         threads: CPU threads of one operator; 0 for one a core.
+        merge: whether backbone and heads run as one graph where all tasks are wanted: faster, and the same bytes.
+            Without, every stage is timed by itself.
         device: number of the GPU, for back ends that use one.
-        precision: of TensorRT, one of `PRECISIONS`; the others run a bundle's graphs as they are.
+        precision: of TensorRT, one of `PRECISIONS`; other back ends run a bundle's graphs as they are.
         engines: folder of the engines that `vifa bundle build` made; None for the user's cache.
         build: whether engines that are missing are built at start, which takes minutes.
         fallback: back end to use where the wanted one can't be had; empty to fail instead. What is used then says so in
@@ -35,6 +38,7 @@ class Options:
     """
 
     threads: int = 0
+    merge: bool = True
     device: int = 0
     precision: str = "fp32"
     engines: Path | None = None
@@ -48,7 +52,7 @@ class RawResults:
 
     Attributes:
         fused: task -> uint8 (1,H,W,3); valid until the next run.
-        milliseconds: stage (`backbone`, `head.<task>`, `task.<task>`) -> time.
+        milliseconds: stage (`backbone` and `head.<task>`, or both as `fusion`; `task.<task>`) -> time.
         outputs: task whose graph was run -> output -> array: `boxes` float32 (1,A,4) and `scores` float32 (1,A,K), or
             `mask` uint8 (1,H,W) and perhaps `confidence`; valid until the next run.
     """
@@ -103,19 +107,20 @@ def prepare(name: str, bundle: Bundle, options: Options) -> Backend:
     """Build the engine `name` for a bundle, or that of `options.fallback` where it can't be had.
 
     Raises:
-        BackendError: no such engine, it is not installed, or it refuses the bundle; the fallback too, where there is one.
+        BackendError: no such engine, it is not installed, or it refuses the bundle; and so does the fallback.
     """
     for wanted in filter(None, (name, options.fallback)):
         if wanted not in BACKENDS:
             raise BackendError(f"back end {wanted!r} is unknown; use one of {', '.join(BACKENDS)}")
-    if options.precision not in PRECISIONS:
-        raise BackendError(f"precision {options.precision!r} is unknown; use one of {', '.join(PRECISIONS)}")
+    if options.precision not in (known := _PRECISIONS_OF.get(name, PRECISIONS[:1])):
+        raise BackendError(f"back end {name} has no precision {options.precision!r}; use {' or '.join(known)}")
     try:
         return _open(name, bundle, options)
     except BackendError as error:
         if options.fallback in ("", name):
             raise
-        return FallenBack(_open(options.fallback, bundle, options), f"{name}: {error}")
+        as_they_are = replace(options, precision=PRECISIONS[0])
+        return FallenBack(_open(options.fallback, bundle, as_they_are), f"{name}: {error}")
 
 
 def _open(name: str, bundle: Bundle, options: Options) -> Backend:
@@ -123,6 +128,10 @@ def _open(name: str, bundle: Bundle, options: Options) -> Backend:
         from vifa_runtime.backends.tensorrt import TensorRtBackend
 
         return TensorRtBackend(bundle, options)
-    from vifa_runtime.backends.onnxruntime import OnnxRuntimeBackend
+    if name == "onnxruntime":
+        from vifa_runtime.backends.onnxruntime import OnnxRuntimeBackend
 
-    return OnnxRuntimeBackend(bundle, options, name.partition("-")[2])
+        return OnnxRuntimeBackend(bundle, options)
+    from vifa_runtime.backends.onnxruntime_gpu import OnnxRuntimeGpuBackend
+
+    return OnnxRuntimeGpuBackend(bundle, options, name.removeprefix("onnxruntime-"))

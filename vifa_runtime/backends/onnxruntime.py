@@ -1,4 +1,7 @@
-"""ONNX Runtime on the CPU: one session a graph, tensors handed from backbone to heads to task graphs without a copy.
+"""ONNX Runtime on the CPU: tensors are handed from backbone to heads to task graphs without a copy.
+
+Where every task is wanted, backbone and heads run as one merged graph, which is faster; for some of them, one after the
+other, so that nothing is computed that nobody wants. Both give the same bytes.
 
 All tensors of a size are bound once to NumPy arrays that are used again for every pair of that size. How large the
 features and the results of task graphs are, the first run of that size tells; `graph_check` has seen to it that
@@ -16,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vifa_runtime.backends import BackendError, Options, RawResults
+from vifa_runtime.backends.merge import merge_fusion
 from vifa_runtime.bundle import BACKBONE, Bundle, Task
 
 try:
@@ -23,10 +27,15 @@ try:
 except ImportError as error:
     raise BackendError(f"ONNX Runtime cannot be loaded ({error}); pip install onnxruntime") from None
 
+MERGED = "fusion"  # a path that no file of a bundle has
+
 
 @dataclass(frozen=True)
 class _Buffers:
-    """Tensors of one image size: bindings by path of the graph, features by name, the rest by task."""
+    """Tensors of one image size: bindings by path of the graph, features by name, the rest by task.
+
+    Merged and separate heads write into the same fused images.
+    """
 
     size: tuple[int, int]
     bindings: dict[str, ort.IOBinding] = field(default_factory=dict)
@@ -34,25 +43,27 @@ class _Buffers:
     fused: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
     outputs: dict[str, dict[str, NDArray]] = field(default_factory=dict)
 
+    def image(self, task: str) -> NDArray[np.uint8]:
+        """The fused image of a task, (1,H,W,3), always at the same place."""
+        if task not in self.fused:
+            self.fused[task] = np.empty((1, *self.size, 3), np.uint8)
+        return self.fused[task]
+
 
 class OnnxRuntimeBackend:
     """See `vifa_runtime.backends.Backend`."""
 
-    def __init__(self, bundle: Bundle, options: Options, provider: str = "") -> None:
-        """Make a session a graph.
-
-        Args:
-            provider: `cuda`, `tensorrt`, or empty for the CPU.
-        """
-        if provider:
-            raise BackendError(f"back end onnxruntime-{provider} is not there yet; use onnxruntime")
+    def __init__(self, bundle: Bundle, options: Options) -> None:
         self._name = bundle.name
         self._threads = options.threads or os.cpu_count() or 1
         self._tasks = {task.name: task for task in bundle.tasks}
+        graphs = dict(bundle.graphs)
+        if merged := merge_fusion(bundle, bundle.tasks) if options.merge else None:
+            graphs[MERGED] = merged
         try:
-            self._sessions = {path: self._session(graph) for path, graph in bundle.graphs.items()}
+            self._sessions = {path: self._session(graph) for path, graph in graphs.items()}
         except Exception as error:  # ONNX Runtime raises a class of its own for every status
-            raise BackendError(f"ONNX Runtime refuses bundle {bundle.name}: {_first_line(error)}") from error
+            raise BackendError(f"ONNX Runtime refuses bundle {bundle.name}: {first_line(error)}") from error
         self._buffers: _Buffers | None = None
 
     def run(
@@ -68,7 +79,7 @@ class OnnxRuntimeBackend:
         try:
             return self._run(visible, thermal, tasks, fused_only)
         except Exception as error:  # as in __init__
-            raise BackendError(f"ONNX Runtime failed on bundle {self._name}: {_first_line(error)}") from error
+            raise BackendError(f"ONNX Runtime failed on bundle {self._name}: {first_line(error)}") from error
 
     def describe(self) -> dict[str, str]:
         """See `Backend.describe`."""
@@ -96,22 +107,38 @@ class OnnxRuntimeBackend:
         if self._buffers is None or self._buffers.size != size:
             self._buffers = _Buffers(size)
         buffers = self._buffers
-        image = ort.OrtValue.ortvalue_from_numpy(visible)
+        image = _ortvalue(visible)
         milliseconds, outputs = {}, {}
 
+        merged = MERGED in self._sessions and len(tasks) == len(self._tasks)
         start = time.perf_counter()
-        self._run_backbone(image, ort.OrtValue.ortvalue_from_numpy(thermal), buffers)
-        milliseconds["backbone"] = 1e3 * (time.perf_counter() - start)
+        if merged:
+            self._run_merged(image, _ortvalue(thermal), buffers)
+        else:
+            self._run_backbone(image, _ortvalue(thermal), buffers)
+        milliseconds["fusion" if merged else "backbone"] = 1e3 * (time.perf_counter() - start)
         for name in tasks:
-            start = time.perf_counter()
-            self._run_head(self._tasks[name], image, buffers)
-            milliseconds[f"head.{name}"] = 1e3 * (time.perf_counter() - start)
+            if not merged:
+                start = time.perf_counter()
+                self._run_head(self._tasks[name], image, buffers)
+                milliseconds[f"head.{name}"] = 1e3 * (time.perf_counter() - start)
             graph = self._tasks[name].graph
             if graph is not None and name not in fused_only:
                 start = time.perf_counter()
                 outputs[name] = self._run_task(name, graph, buffers)
                 milliseconds[f"task.{name}"] = 1e3 * (time.perf_counter() - start)
         return RawResults({name: buffers.fused[name] for name in tasks}, milliseconds, outputs)
+
+    def _run_merged(self, visible: ort.OrtValue, thermal: ort.OrtValue, buffers: _Buffers) -> None:
+        session = self._sessions[MERGED]
+        if MERGED not in buffers.bindings:
+            buffers.bindings[MERGED] = session.io_binding()
+            for name in self._tasks:
+                buffers.bindings[MERGED].bind_ortvalue_output(f"{name}/fused", _ortvalue(buffers.image(name)))
+        binding = buffers.bindings[MERGED]
+        binding.bind_ortvalue_input("visible", visible)
+        binding.bind_ortvalue_input("thermal", thermal)
+        session.run_with_iobinding(binding)
 
     def _run_backbone(self, visible: ort.OrtValue, thermal: ort.OrtValue, buffers: _Buffers) -> None:
         session = self._sessions[BACKBONE]
@@ -129,9 +156,8 @@ class OnnxRuntimeBackend:
         if task.head not in buffers.bindings:
             binding = session.io_binding()
             for name in {value.name for value in session.get_inputs()} - {"visible"}:
-                binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(buffers.features[name]))
-            buffers.fused[task.name] = np.empty((1, *buffers.size, 3), np.uint8)
-            binding.bind_ortvalue_output("fused", ort.OrtValue.ortvalue_from_numpy(buffers.fused[task.name]))
+                binding.bind_ortvalue_input(name, _ortvalue(buffers.features[name]))
+            binding.bind_ortvalue_output("fused", _ortvalue(buffers.image(task.name)))
             buffers.bindings[task.head] = binding
         binding = buffers.bindings[task.head]
         binding.bind_ortvalue_input("visible", visible)
@@ -141,7 +167,7 @@ class OnnxRuntimeBackend:
         session = self._sessions[graph]
         if graph not in buffers.bindings:
             binding = _bind_unsized_outputs(session)
-            binding.bind_ortvalue_input("image", ort.OrtValue.ortvalue_from_numpy(buffers.fused[name]))
+            binding.bind_ortvalue_input("image", _ortvalue(buffers.fused[name]))
             buffers.bindings[graph] = binding
         binding = buffers.bindings[graph]
         session.run_with_iobinding(binding)
@@ -158,6 +184,11 @@ class OnnxRuntimeBackend:
         # What was checked is ONNX; without this the bytes of ONNX Runtime's own format would be taken as such.
         options.add_session_config_entry("session.load_model_format", "ONNX")
         return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def _ortvalue(array: NDArray) -> ort.OrtValue:
+    """The array's own memory, as ONNX Runtime takes it."""
+    return ort.OrtValue.ortvalue_from_numpy(array)
 
 
 def _bind_unsized_outputs(session: ort.InferenceSession) -> ort.IOBinding:
@@ -177,9 +208,9 @@ def _keep_outputs(session: ort.InferenceSession, binding: ort.IOBinding) -> dict
     kept = {name: value.numpy().copy() for name, value in zip(names, binding.get_outputs(), strict=True)}
     binding.clear_binding_outputs()
     for name, array in kept.items():
-        binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(array))
+        binding.bind_ortvalue_output(name, _ortvalue(array))
     return kept
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
