@@ -100,6 +100,12 @@ class Bundle:
         """Names of all tasks, in the bundle's order."""
         return [task.name for task in self.tasks]
 
+    def with_tasks(self, tasks: Sequence[Task]) -> Bundle:
+        """The same in memory with these tasks, and no other graphs than they need."""
+        wanted = {BACKBONE, *(task.head for task in tasks), *(task.graph for task in tasks)}
+        graphs = {path: graph for path, graph in self.graphs.items() if path in wanted}
+        return replace(self, tasks=tuple(tasks), graphs=graphs)
+
     def grid(self, source: tuple[int, int]) -> WorkingGrid:
         """The grid this bundle works on for images of `source` (height, width)."""
         return WorkingGrid.fit(source, multiple=self.size_multiple, working=self.working_size, aspect=self.aspect)

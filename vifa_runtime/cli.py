@@ -13,6 +13,7 @@ from rich.progress import track
 from rich.table import Table
 
 from vifa_runtime.backends import BACKENDS, Options, prepare
+from vifa_runtime.bench_command import bench
 from vifa_runtime.bundle import Bundle, Task, load_bundle
 from vifa_runtime.files import write_json
 from vifa_runtime.metrics import Detections
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 bundle_app = typer.Typer(help="Look at bundles and check them.", no_args_is_help=True)
 app.add_typer(bundle_app, name="bundle")
+app.command()(bench)
 
 BundleOption = Annotated[str, typer.Option("--bundle", "-b", help="Folder of a bundle, or the name of a shipped one.")]
 BundleArgument = Annotated[str, typer.Argument(help="Folder of a bundle, or the name of a shipped one.")]

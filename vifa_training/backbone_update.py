@@ -167,7 +167,7 @@ def measure_bundle(bundle: Bundle, recipe: TaskRecipe, pairs: DataSet) -> dict[s
     task = replace(
         _task(bundle, recipe.task), score=LOWEST_SCORE, iou=EVALUATION_IOU, max_detections=EVALUATION_DETECTIONS
     )
-    lenient = replace(bundle, tasks=(task,))
+    lenient = bundle.with_tasks([task])
     pipeline = FusionPipeline(lenient, prepare("onnxruntime", lenient, Options()))
     samples = [pairs[index] for index in range(len(pairs))]
     made = []

@@ -29,6 +29,8 @@ class Options:
         threads: CPU threads of one operator; 0 for one a core.
         merge: whether backbone and heads run as one graph where all tasks are wanted: faster, and the same bytes.
             Without, every stage is timed by itself.
+        batch_heads: whether the merged graph computes the heads' convolutions as one. Faster with several tasks, but
+            then an older task's image may change by a gray level when a task is added.
         device: number of the GPU, for back ends that use one.
         precision: of TensorRT, one of `PRECISIONS`; other back ends run a bundle's graphs as they are.
         engines: folder of the engines that `vifa bundle build` made; None for the user's cache.
@@ -39,6 +41,7 @@ class Options:
 
     threads: int = 0
     merge: bool = True
+    batch_heads: bool = False
     device: int = 0
     precision: str = "fp32"
     engines: Path | None = None

@@ -58,10 +58,10 @@ class OnnxRuntimeBackend:
         self._threads = options.threads or os.cpu_count() or 1
         self._tasks = {task.name: task for task in bundle.tasks}
         graphs = dict(bundle.graphs)
-        if merged := merge_fusion(bundle, bundle.tasks) if options.merge else None:
+        if merged := merge_fusion(bundle, bundle.tasks, options.batch_heads) if options.merge else None:
             graphs[MERGED] = merged
         try:
-            self._sessions = {path: self._session(graph) for path, graph in graphs.items()}
+            self._sessions = {path: make_session(graph, self._threads) for path, graph in graphs.items()}
         except Exception as error:  # ONNX Runtime raises a class of its own for every status
             raise BackendError(f"ONNX Runtime refuses bundle {bundle.name}: {first_line(error)}") from error
         self._buffers: _Buffers | None = None
@@ -175,15 +175,17 @@ class OnnxRuntimeBackend:
             buffers.outputs[name] = _keep_outputs(session, binding)
         return buffers.outputs[name]
 
-    def _session(self, graph: bytes) -> ort.InferenceSession:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.log_severity_level = 3
-        # Threads that spin while they wait gain little on an idle machine and lose most of the speed on a shared one.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # What was checked is ONNX; without this the bytes of ONNX Runtime's own format would be taken as such.
-        options.add_session_config_entry("session.load_model_format", "ONNX")
-        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+def make_session(graph: bytes, threads: int) -> ort.InferenceSession:
+    """A session on the CPU, as robots run it: graphs are what was checked, and threads do not spin."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    # Threads that spin while they wait gain little on an idle machine and lose most of the speed on a shared one.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # What was checked is ONNX; without this the bytes of ONNX Runtime's own format would be taken as such.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def _ortvalue(array: NDArray) -> ort.OrtValue:

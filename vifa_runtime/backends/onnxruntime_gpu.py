@@ -45,7 +45,7 @@ class OnnxRuntimeGpuBackend:
         self._device = (DEVICE, options.device)
         self._tasks = {task.name: task for task in bundle.tasks}
         graphs = dict(bundle.graphs)
-        if merged := merge_fusion(bundle, bundle.tasks) if options.merge else None:
+        if merged := merge_fusion(bundle, bundle.tasks, options.batch_heads) if options.merge else None:
             graphs[MERGED] = merged
         try:
             self._sessions = {path: self._session(graph) for path, graph in graphs.items()}

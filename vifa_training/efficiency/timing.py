@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vifa_runtime.backends import Options, prepare
+from vifa_runtime.backends import Backend, Options, prepare
 from vifa_runtime.bundle import Bundle, Task
 from vifa_training.efficiency.costs import padded, task_names
 from vifa_training.export import export_bundle
@@ -60,7 +60,7 @@ class Times:
     Attributes:
         separate: of a whole network a task.
         shared: of one backbone with a head a task.
-        head_share: a head's part in the clock time of a backbone with one head, of every shared run.
+        head_share: a head's part in the clock time of a backbone with one head, of every round.
     """
 
     separate: dict[int, NDArray[np.float64]]
@@ -89,8 +89,11 @@ class Engine(Protocol):
     def separate(self, tasks: int) -> None:
         """Run a whole network for each of the first tasks."""
 
-    def shared(self, tasks: int) -> float:
-        """Run the shared backbone and the first heads; returns a head's part in the time of backbone and one head."""
+    def shared(self, tasks: int) -> None:
+        """Run the shared backbone and the first heads."""
+
+    def head_share(self) -> float:
+        """A head's part in the time of backbone and one head."""
 
 
 def measure(engine: Engine, tasks: Sequence[int], settings: TimingSettings) -> Times:
@@ -100,14 +103,16 @@ def measure(engine: Engine, tasks: Sequence[int], settings: TimingSettings) -> T
     each other's tensors out of them, as they would on a robot.
     """
     rounds: list[list[tuple[Any, Any]]] = []
+    shares: list[float] = []
     end = time.monotonic() + settings.least_seconds
     while len(rounds) <= settings.repeats or (time.monotonic() < end and len(rounds) <= MOST_ROUNDS):
         rounds.append([(_clocked(engine.separate, count), _clocked(engine.shared, count)) for count in tasks])
+        shares.append(engine.head_share())
     separate, shared = (
-        {count: np.array([turn[index][part][0] for turn in rounds[1:]]) for index, count in enumerate(tasks)}
+        {count: np.array([turn[index][part] for turn in rounds[1:]]) for index, count in enumerate(tasks)}
         for part in (0, 1)
     )
-    return Times(separate, shared, np.array([share for turn in rounds[1:] for _, (_, share) in turn]))
+    return Times(separate, shared, np.array(shares[1:]))
 
 
 def measure_network(name: str, engine: str, tasks: Sequence[int], settings: TimingSettings) -> Times:
@@ -122,11 +127,11 @@ def measure_network(name: str, engine: str, tasks: Sequence[int], settings: Timi
     return measure(make(name, max(tasks), size, settings.threads), tasks, settings)
 
 
-def _clocked(run: Callable[[int], Any], argument: int) -> tuple[tuple[float, float], Any]:
-    """((processor ms, clock ms), result)."""
+def _clocked(run: Callable[[int], None], argument: int) -> tuple[float, float]:
+    """(processor ms, clock ms)."""
     start = time.process_time(), time.perf_counter()
-    result = run(argument)
-    return (1e3 * (time.process_time() - start[0]), 1e3 * (time.perf_counter() - start[1])), result
+    run(argument)
+    return 1e3 * (time.process_time() - start[0]), 1e3 * (time.perf_counter() - start[1])
 
 
 class _Torch:
@@ -144,13 +149,18 @@ class _Torch:
             network(*self._images)
 
     @torch.inference_mode()
-    def shared(self, tasks: int) -> float:
+    def shared(self, tasks: int) -> None:
+        features = self._together.backbone(*self._images)
+        for head in list(self._together.heads.values())[:tasks]:
+            head(features)
+
+    @torch.inference_mode()
+    def head_share(self) -> float:
         start = time.perf_counter()
         features = self._together.backbone(*self._images)
         middle = time.perf_counter()
-        for head in list(self._together.heads.values())[:tasks]:
-            head(features)
-        return _share(middle - start, (time.perf_counter() - middle) / tasks)
+        next(iter(self._together.heads.values()))(features)
+        return _share(middle - start, time.perf_counter() - middle)
 
 
 class _OnnxRuntime:
@@ -159,11 +169,11 @@ class _OnnxRuntime:
     def __init__(self, name: str, tasks: int, size: tuple[int, int], threads: int) -> None:
         self._tasks = task_names(tasks)
         bundle = _untrained_bundle(name, self._tasks)
-        options = Options(threads=threads)
-        self._alone = [
-            prepare("onnxruntime", dataclasses.replace(bundle, tasks=(task,)), options) for task in bundle.tasks
-        ]
-        self._together = prepare("onnxruntime", bundle, options)
+        self._bundle, self._options = bundle, Options(threads=threads)
+        self._alone = [self._prepare([task]) for task in bundle.tasks]
+        self._together: dict[int, Backend] = {}
+        apart = dataclasses.replace(self._options, merge=False)
+        self._stages = prepare("onnxruntime", bundle.with_tasks(bundle.tasks[:1]), apart)
         generator = np.random.default_rng(0)
         self._visible = generator.integers(0, 256, (1, *size, 3), np.uint8)
         self._thermal = generator.random((1, *size), np.float32)
@@ -172,10 +182,18 @@ class _OnnxRuntime:
         for engine, task in zip(self._alone[:tasks], self._tasks, strict=False):
             engine.run(self._visible, self._thermal, [task])
 
-    def shared(self, tasks: int) -> float:
-        found = dict(self._together.run(self._visible, self._thermal, self._tasks[:tasks]).milliseconds)
-        backbone = found.pop("backbone")
-        return _share(backbone, sum(found.values()) / tasks)
+    def shared(self, tasks: int) -> None:
+        if tasks not in self._together:  # in the round that warms up
+            self._together[tasks] = self._prepare(self._bundle.tasks[:tasks])
+        self._together[tasks].run(self._visible, self._thermal, self._tasks[:tasks])
+
+    def head_share(self) -> float:
+        [task] = self._tasks[:1]
+        found = self._stages.run(self._visible, self._thermal, [task]).milliseconds
+        return _share(found["backbone"], found[f"head.{task}"])
+
+    def _prepare(self, tasks: Sequence[Task]) -> Backend:
+        return prepare("onnxruntime", self._bundle.with_tasks(tasks), self._options)
 
 
 def _untrained_bundle(name: str, tasks: Sequence[str]) -> Bundle:
