@@ -180,12 +180,13 @@ def make_session(graph: bytes, threads: int) -> ort.InferenceSession:
     """A session on the CPU, as robots run it: graphs are what was checked, and threads do not spin."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is raised
     # Threads that spin while they wait gain little on an idle machine and lose most of the speed on a shared one.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # What was checked is ONNX; without this the bytes of ONNX Runtime's own format would be taken as such.
     options.add_session_config_entry("session.load_model_format", "ONNX")
-    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    # With the fallback, what it cannot read is told on stdout and tried again.
+    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"], enable_fallback=False)
 
 
 def _ortvalue(array: NDArray) -> ort.OrtValue:

@@ -128,10 +128,10 @@ class OnnxRuntimeGpuBackend:
 
     def _session(self, graph: bytes) -> Any:
         options = ort.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what fails is raised
         options.add_session_config_entry("session.load_model_format", "ONNX")
-        session = ort.InferenceSession(graph, options, providers=[(self._provider, self._provider_options())])
-        session.disable_fallback()
+        providers = [(self._provider, self._provider_options())]
+        session = ort.InferenceSession(graph, options, providers=providers, enable_fallback=False)
         if session.get_providers()[0] != self._provider:  # it only warns, and would go on with the CPU
             raise BackendError(
                 f"{self._provider} cannot be loaded; check the GPU's driver, and that CUDA and cuDNN fit {PACKAGE} "
