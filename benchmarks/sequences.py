@@ -1,8 +1,10 @@
-"""Put the reports of several sequences into the result files: `python benchmarks/sequences.py runs/tasks runs/street ...`
+"""Put the reports of several sequences into the result files.
 
-`vifa-train experiment two-task | three-task | ablation` leaves RUN/NETWORK/PRESET/reports/<experiment>-<sequence>/rows.json
-for each order of tasks. Of every experiment, all rows become one file: docs/results/two_task.json and so on. Nothing is
-trained or measured here.
+    python benchmarks/sequences.py runs/tasks runs/three runs/street
+
+`vifa-train experiment two-task | three-task | ablation` leaves a report for each order of tasks, in
+RUN/NETWORK/PRESET/reports/. Of every experiment, the rows of all become one file: docs/results/two_task.json and so on.
+Nothing is trained or measured here.
 """
 
 from __future__ import annotations
