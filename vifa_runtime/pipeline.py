@@ -91,6 +91,22 @@ class FusionPipeline:
         detections, masks, confidences = self._decode(grid, raw.outputs, clock)
         return Results(fused, {**clock.milliseconds, **raw.milliseconds}, detections, masks, confidences)
 
+    def network_inputs(
+        self, visible: NDArray[np.uint8], thermal: NDArray
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """What the backbone gets of a pair that is taken by itself: copies of visible (1,H,W,3) and thermal (1,H,W).
+
+        Args:
+            visible, thermal: as of `process`.
+
+        Raises:
+            InputError, ThermalError, GeometryError: as of `process`.
+        """
+        self._check(visible, None, ())
+        grid = self.bundle.grid((visible.shape[0], visible.shape[1]))
+        visible, warm = self._align(grid, visible, self.normaliser(thermal, None))
+        return visible[None].copy(), warm[None].copy()
+
     def close(self) -> None:
         """Give back the engine and the buffers."""
         self.backend.close()

@@ -26,12 +26,11 @@ from numpy.typing import NDArray
 from vifa_runtime.backends import Options, prepare
 from vifa_runtime.bundle import Bundle
 from vifa_runtime.files import write_atomically
-from vifa_runtime.geometry import resize
 from vifa_runtime.luma import rgb_to_luma
 from vifa_runtime.metrics import entropy, fusion_ssim, fusion_ssim_mean, fusion_vif, spatial_frequency, ssim
 from vifa_runtime.pairs import PARTS, PairError, PairPaths, find_part, read_thermal, read_visible
 from vifa_runtime.pipeline import FusionPipeline
-from vifa_runtime.thermal import ThermalNormaliser
+from vifa_runtime.scoring import gray_thermal
 
 BASELINES = ("average", "maximum", "visible", "thermal")
 METRICS = ("en", "sf", "vif", "ssim", "ssim_mean", "target_contrast", "ssim_visible")
@@ -262,7 +261,7 @@ def _measure_pair(pipelines: Sequence[FusionPipeline], pair: PairPaths) -> list[
     """Metrics of one pair, in the order of `methods`."""
     rgb, raw = read_visible(pair.visible), read_thermal(pair.thermal)
     visible = np.rint(rgb_to_luma(rgb)).astype(np.float64)
-    thermal = _gray_thermal(raw, visible.shape)
+    thermal = gray_thermal(raw, visible.shape)
     images = [
         np.rint(rgb_to_luma(image)).astype(np.float64)
         for pipeline in pipelines
@@ -270,14 +269,6 @@ def _measure_pair(pipelines: Sequence[FusionPipeline], pair: PairPaths) -> list[
     ]
     images += baselines(visible, thermal).values()
     return [measure(visible, thermal, image) for image in images]
-
-
-def _gray_thermal(raw: NDArray, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """A thermal image of any depth and size in whole gray levels and the visible image's size, for every method."""
-    warm = ThermalNormaliser()(raw)
-    if warm.shape != shape:
-        warm = resize(warm, (shape[0], shape[1]))
-    return np.rint(255 * warm).astype(np.float64)
 
 
 def _map(function: Callable[[Any], Any], items: Sequence[Any], jobs: int) -> Iterator[Any]:

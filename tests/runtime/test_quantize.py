@@ -1,0 +1,177 @@
+"""`vifa bundle quantize`: what goes into 8 bits, what is measured, and where it ends."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+from tiny_bundle import FLOAT, FUSED, THERMAL, VISIBLE, contents, graph, manifest, value
+from typer.testing import CliRunner
+
+from vifa_runtime import quantize as module
+from vifa_runtime.backends import Options, prepare
+from vifa_runtime.bundle import BundleError, load_bundle, write_bundle
+from vifa_runtime.cli import app
+from vifa_runtime.labels import Labels
+from vifa_runtime.metrics import Detections
+from vifa_runtime.pairs import write_image
+from vifa_runtime.pipeline import Results
+from vifa_runtime.quantize import LabelledPair, QuantizeError, quantize
+from vifa_runtime.scoring import Scores, for_evaluation, gray_thermal
+from vifa_runtime.street import Street
+
+node = helper.make_node
+FEATURE = value("feature", FLOAT, [1, 4, "H", "W"])
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A backbone of two convolutions, the second of which reads numbers that 8 bits cannot tell apart."""
+    rng = np.random.default_rng(0)
+    nodes = [
+        node("Unsqueeze", ["thermal", "one"], ["warm"]),
+        node("Conv", ["warm", "smooth", "nothing"], ["smoothed"], pads=[1] * 4),
+        node("Mul", ["smoothed", "scale"], ["scaled"]),
+        node("Conv", ["scaled", "mix", "nothing"], ["feature"]),
+    ]
+    constants = {
+        "one": np.array([1], np.int64),
+        "smooth": rng.uniform(0.05, 0.15, (4, 1, 3, 3)).astype(np.float32),
+        "nothing": np.zeros(4, np.float32),
+        # One channel is 10,000 times the others, and leaves them no step of their own in 8 bits.
+        "scale": np.array([1, 1, 1, 1e4], np.float32).reshape(1, 4, 1, 1),
+        "mix": np.concatenate([np.eye(4, dtype=np.float32)[:, :3], np.zeros((4, 1), np.float32)], axis=1)[
+            ..., None, None
+        ],
+    }
+    backbone = graph(nodes, [VISIBLE, THERMAL], [FEATURE], constants)
+    after = [
+        node("ReduceMean", ["feature"], ["mean"], axes=[1], keepdims=0),
+        node("Unsqueeze", ["mean", "last"], ["mean_last"]),
+        node("Cast", ["visible"], ["levels"], to=FLOAT),
+        node("Mul", ["mean_last", "white"], ["heat"]),
+        node("Add", ["levels", "heat"], ["sum"]),
+        node("Mul", ["sum", "half"], ["mixed"]),
+        node("Clip", ["mixed", "black", "white"], ["clipped"]),
+        node("Cast", ["clipped"], ["fused"], to=onnx.TensorProto.UINT8),
+    ]
+    levels = {
+        "black": np.float32(0),
+        "white": np.float32(255),
+        "half": np.float32(0.5),
+        "last": np.array([3], np.int64),
+    }
+    files = contents() | {"backbone.onnx": backbone}
+    files["heads/bright.onnx"] = graph(after, [VISIBLE, FEATURE], [FUSED], levels)
+    del files["heads/blend.onnx"]
+    tasks = [{"name": "bright", "kind": "fusion", "description": "for pictures"}]
+    return write_bundle(tmp_path_factory.mktemp("small") / "small", manifest(tasks=tasks), files)
+
+
+def pairs(count, first=0):
+    street = Street(seed=3, size=(96, 128))
+    frames = [street[index] for index in range(first, first + 7 * count, 7)]
+    return [
+        LabelledPair(visible, gray_thermal(thermal, (96, 128)).astype(np.uint8), {}, {}) for visible, thermal in frames
+    ]
+
+
+def operators(graph_bytes):
+    return [node.op_type for node in onnx.load_model_from_string(graph_bytes).graph.node]
+
+
+def test_what_8_bits_cannot_hold_stays_in_float(small):
+    result = quantize(small, pairs(3), pairs(3, 100), limit=0.02)
+    assert result.convolutions == {"backbone.onnx": (1, 2), "heads/bright.onnx": (0, 0)}
+    model = onnx.load_model_from_string(result.graphs["backbone.onnx"])
+    held = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    in_8_bits = [array for array in held.values() if array.dtype == np.int8 and array.ndim == 4]
+    assert [array.shape for array in in_8_bits] == [(4, 1, 3, 3)], "the kernel of the first convolution"
+    assert result.graphs["heads/bright.onnx"] == small.graphs["heads/bright.onnx"]
+    for row in result.rows:
+        assert abs(row["change"]) <= 0.02 or row["metric"] not in module.STEADY
+        assert row["after"] == pytest.approx(row["before"] * (1 + row["change"]), abs=2e-4)
+
+
+def test_an_image_that_turns_into_a_copy_of_one_source_is_not_taken_for_a_better_one(small):
+    """With both convolutions in 8 bits, nothing of the thermal image is left, and VIF and SSIM rise."""
+    rows = quantize(small, pairs(3), pairs(3, 100), limit=5.0).rows
+    change = {row["metric"]: row["change"] for row in rows}
+    assert change["vif"] > 0.02 and change["ssim"] > 0.02 and change["en"] < -0.02
+
+
+def test_a_limit_that_allows_all_takes_all(small):
+    result = quantize(small, pairs(3), pairs(3, 100), limit=5.0)
+    assert result.convolutions["backbone.onnx"] == (2, 2)
+    assert operators(result.graphs["backbone.onnx"]).count("DequantizeLinear") >= 4
+
+
+def test_a_limit_that_allows_nothing_is_a_refusal(small, monkeypatch):
+    monkeypatch.setattr(module, "_compare", lambda before, after: [{"metric": "vif", "change": -0.5}])
+    with pytest.raises(QuantizeError, match=r"no convolution of tiny can be in 8 bits within 1\.0% of en, vif"):
+        quantize(small, pairs(2), pairs(2, 100))
+    with pytest.raises(QuantizeError, match="needs pairs to calibrate on and others to measure on"):
+        quantize(small, pairs(2), [])
+
+
+def test_the_command_writes_a_bundle_that_loads_and_runs(tmp_path, small):
+    for part, first in (("calibration", 0), ("evaluation", 100)):
+        for index, pair in enumerate(pairs(3, first)):
+            write_image(tmp_path / part / "vi" / f"{index}.png", pair.visible)
+            write_image(tmp_path / part / "ir" / f"{index}.png", np.repeat(pair.thermal[..., None], 3, axis=2))
+    write_bundle(
+        tmp_path / "small",
+        {k: v for k, v in small.manifest.items() if k not in ("format", "files")},
+        {
+            **small.graphs,
+            "README.md": b"# small\n",
+        },
+    )
+    command = ["bundle", "quantize", str(tmp_path / "small"), "--pairs", str(tmp_path / "calibration")]
+    command += ["--evaluation", str(tmp_path / "evaluation"), "-o", str(tmp_path / "int8"), "--limit", "0.02"]
+    done = CliRunner().invoke(app, [*command, "--json"], catch_exceptions=False)
+    rows = json.loads(done.stdout)["rows"]
+    assert {row["metric"] for row in rows} == {"en", "sf", "vif", "ssim"}
+    made = load_bundle(tmp_path / "int8")
+    assert (
+        made.manifest["metrics"] == []
+        and "INT8 convolutions: backbone.onnx 1 of 2" in made.manifest["provenance"]["recipe"]
+    )
+    pair = pairs(1)[0]
+    visible, thermal = pair.visible[None], pair.thermal[None].astype(np.float32) / 255
+    images = [
+        prepare("onnxruntime", b, Options(threads=1)).run(visible, thermal, ["bright"]).fused["bright"]
+        for b in (small, made)
+    ]
+    difference = np.abs(images[0].astype(int) - images[1])
+    assert difference.max() > 0 and difference.mean() < 2
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").write_text("kept")
+    with pytest.raises(BundleError, match="is no bundle"):
+        CliRunner().invoke(app, [*command[:-4], "-o", str(tmp_path / "mine")], catch_exceptions=False)
+
+
+def test_scores_by_hand(tmp_path):
+    """One image with a box that is found and one that is missed, and a mask with one wrong pixel in four."""
+    from tiny_bundle import write_with_tasks
+
+    bundle = for_evaluation(write_with_tasks(tmp_path / "tasks"))
+    assert all(task.score == 0.001 for task in bundle.tasks)
+    scores = Scores(bundle)
+    rng = np.random.default_rng(0)
+    visible, thermal = rng.integers(0, 256, (48, 48, 3), dtype=np.uint8), rng.integers(0, 256, (48, 48)).astype(float)
+    box, other = [4, 4, 12, 12], [20, 20, 40, 40]
+    found = Detections(np.array([box], np.float32), np.array([0.9], np.float32), np.array([0]))
+    truth = Labels(np.array([box, other], np.float32), np.array([0, 0]))
+    mask, wrong = np.zeros((48, 48), np.uint8), np.zeros((48, 48), np.uint8)
+    mask[:, :24] = 1
+    wrong[:, :12] = 1
+    results = Results({"cells": visible, "glare": visible}, {}, {"cells": found}, {"glare": wrong})
+    scores.add(visible, thermal, results, {"cells": truth}, {"glare": mask})
+    values = {(row["task"], row["metric"]): row["value"] for row in scores.rows()}
+    assert values["cells", "map50_all"] == pytest.approx(51 / 101), "all recalls to a half at precision 1"
+    assert values["glare", "miou"] == pytest.approx((0.5 + 24 / 36) / 2)
+    luma_sf = values["cells", "sf"]
+    assert luma_sf == values["glare", "sf"] > 10
+    assert ("glare", "map50_all") not in values and ("cells", "miou") not in values

@@ -1,0 +1,260 @@
+"""INT8 bundles: convolutions in 8 bits where the images stay what they were, by ONNX Runtime's own quantizer.
+
+    calibrate: ranges of every tensor on real pairs
+    rank:      each convolution in 8 bits by itself; how far does the fused image move?
+    search:    as many as the limit allows, those that move it least first
+    measure:   every metric before and after; beyond the limit nothing is written
+
+Weights are signed and by channel, activations unsigned and by tensor, as processors with VNNI want them. The graphs
+stay plain ONNX (QuantizeLinear, DequantizeLinear), so every back end runs the bundle.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper
+
+from vifa_runtime.backends import Options, prepare
+from vifa_runtime.backends.onnxruntime import make_session
+from vifa_runtime.bundle import BACKBONE, Bundle, BundleError
+from vifa_runtime.labels import Labels
+from vifa_runtime.pipeline import FusionPipeline
+from vifa_runtime.scoring import Scores, for_evaluation, gray_thermal
+
+LIMIT = 0.01  # relative
+STEADY = ("en", "vif", "ssim")  # must not move either way: an image that turns into a copy of one source gains in some
+GUARDED = ("map50_all", "miou")  # must not fall
+RANKED_ON = 4  # pairs that the ranking looks at
+
+
+class QuantizeError(BundleError):
+    """A bundle that cannot be quantized within the limit; the message says by which metric and the mend."""
+
+
+@dataclass(frozen=True)
+class LabelledPair:
+    """A pair, with the labels of the tasks that it has some for.
+
+    Attributes:
+        visible: (H,W,3) RGB uint8.
+        thermal: (H,W) of any depth.
+        boxes, masks: task -> labels.
+    """
+
+    visible: NDArray[np.uint8]
+    thermal: NDArray
+    boxes: Mapping[str, Labels]
+    masks: Mapping[str, NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What `quantize` gives.
+
+    Attributes:
+        graphs: path -> ONNX bytes, of all graphs.
+        rows: `{task, metric, before, after, change, pairs}`, change relative.
+        convolutions: path -> (in 8 bits, all).
+    """
+
+    graphs: Mapping[str, bytes]
+    rows: Sequence[Mapping[str, Any]]
+    convolutions: Mapping[str, tuple[int, int]]
+
+
+def quantize(
+    bundle: Bundle,
+    calibration: Sequence[LabelledPair],
+    evaluation: Sequence[LabelledPair],
+    limit: float = LIMIT,
+    say: Callable[[str], None] = lambda text: None,
+) -> Quantized:
+    """Quantize a bundle's graphs one after the other, each as far as the limit allows.
+
+    Args:
+        calibration: pairs whose ranges count; a few dozen of the robot's own.
+        evaluation: other pairs, with labels where there are some.
+        limit: by how much, relative, each of `STEADY` may move and each of `GUARDED` fall; half of it while backbone
+            and heads are quantized, so that task graphs have some left.
+
+    Raises:
+        QuantizeError: there are no pairs, or no convolution can be in 8 bits within the limit.
+        BackendError: the engine fails on them.
+    """
+    if not calibration or not evaluation:
+        raise QuantizeError(
+            "quantizing needs pairs to calibrate on and others to measure on; name a folder that has them"
+        )
+    before = _measure(bundle, evaluation)
+    current, counts = bundle, {}
+    for path in bundle.graphs:
+        allowed = limit / 2 if path.startswith((BACKBONE, "heads/")) else limit
+        say(f"{path}: ranking its convolutions")
+        current, counts[path] = _quantize_graph(bundle, current, path, calibration, evaluation, before, allowed, say)
+    if not any(done for done, _ in counts.values()):
+        raise QuantizeError(
+            f"no convolution of {bundle.name} can be in 8 bits within {limit:.1%} of {', '.join(STEADY + GUARDED)}; "
+            "allow more, or use the bundle as it is"
+        )
+    after = _measure(current, evaluation)
+    return Quantized(current.graphs, _compare(before, after), counts)
+
+
+def _quantize_graph(
+    original: Bundle,
+    current: Bundle,
+    path: str,
+    calibration: Sequence[LabelledPair],
+    evaluation: Sequence[LabelledPair],
+    before: Mapping[tuple[str, str], float],
+    limit: float,
+    say: Callable[[str], None],
+) -> tuple[Bundle, tuple[int, int]]:
+    """The bundle with one more graph in 8 bits as far as that goes, and how many of its convolutions are."""
+    graph = _with_names(original.graphs[path])
+    names = [node.name for node in onnx.load_model_from_string(graph).graph.node if node.op_type == "Conv"]
+    inputs = list(_inputs_of(original, path, calibration))
+    order = _ranked(original, path, graph, names, inputs)
+
+    def attempt(count: int) -> tuple[Bundle, bool]:
+        changed = _with_graph(current, path, _in_8_bits(graph, order[:count], inputs))
+        worst = max(map(_loss, _compare(before, _measure(changed, evaluation))), default=0.0)
+        say(f"{path}: {count} of {len(names)} convolutions, worst change {worst:.2%}")
+        return changed, worst <= limit
+
+    good, best, low, high = current, 0, 0, len(order)
+    while low < high:  # as many as possible: the limit is taken to be crossed once
+        middle = (low + high + 1) // 2
+        changed, holds = attempt(middle)
+        if holds:
+            good, best, low = changed, middle, middle
+        else:
+            high = middle - 1
+    return good, (best, len(names))
+
+
+def _ranked(
+    bundle: Bundle, path: str, graph: bytes, names: Sequence[str], inputs: Sequence[Mapping[str, NDArray]]
+) -> list[str]:
+    """The convolutions, those first whose 8 bits move the graph's outputs least."""
+    shown = inputs[:RANKED_ON]
+    session = make_session(graph, 0)
+    wanted = [session.run(None, dict(given)) for given in shown]
+    moved = {}
+    for name in names:
+        alone = make_session(_in_8_bits(graph, [name], inputs), 0)
+        moved[name] = float(
+            np.mean(
+                [
+                    np.mean(np.abs(a.astype(np.float64) - b.astype(np.float64)))
+                    for given, outputs in zip(shown, wanted, strict=True)
+                    for a, b in zip(alone.run(None, dict(given)), outputs, strict=True)
+                ]
+            )
+        )
+    return sorted(names, key=lambda name: moved[name])
+
+
+def _in_8_bits(graph: bytes, names: Sequence[str], inputs: Sequence[Mapping[str, NDArray]]) -> bytes:
+    """The graph with these convolutions between quantizing and dequantizing operators."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self._left = iter(inputs)
+
+        def get_next(self) -> dict[str, NDArray] | None:
+            given = next(self._left, None)
+            return None if given is None else dict(given)
+
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
+        source.write_bytes(graph)
+        quantize_static(
+            str(source),
+            str(target),
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=["Conv"],
+            nodes_to_quantize=list(names),
+        )
+        return target.read_bytes()
+
+
+def _inputs_of(bundle: Bundle, path: str, pairs: Sequence[LabelledPair]) -> Iterator[dict[str, NDArray]]:
+    """What a graph of the bundle is given for each pair."""
+    engine = prepare("onnxruntime", bundle, Options())
+    sources = FusionPipeline(bundle, engine)
+    session = make_session(bundle.graphs[BACKBONE], 0)
+    names = [value.name for value in session.get_outputs()]
+    wanted = {value.name for value in make_session(bundle.graphs[path], 0).get_inputs()}
+    for pair in pairs:
+        visible, thermal = sources.network_inputs(pair.visible, pair.thermal)
+        known: dict[str, NDArray] = {"visible": visible, "thermal": thermal}
+        if path.startswith("heads/"):
+            known |= dict(zip(names, session.run(None, dict(known)), strict=True))
+        if path.startswith("tasks/"):
+            task = next(task.name for task in bundle.tasks if task.graph == path)
+            known = {"image": engine.run(visible, thermal, [task], [task]).fused[task].copy()}
+        yield {name: array for name, array in known.items() if name in wanted}
+    sources.close()
+
+
+def _measure(bundle: Bundle, pairs: Sequence[LabelledPair]) -> dict[tuple[str, str], float]:
+    """(task, metric) -> value."""
+    loose = for_evaluation(bundle)
+    pipeline, scores = FusionPipeline(loose, prepare("onnxruntime", loose, Options())), Scores(loose)
+    for pair in pairs:
+        results = pipeline.process(pair.visible, pair.thermal)
+        gray = gray_thermal(pair.thermal, pair.visible.shape[:2])
+        scores.add(pair.visible, gray, results, pair.boxes, pair.masks)
+    pipeline.close()
+    return {(row["task"], row["metric"]): row["value"] for row in scores.rows()}
+
+
+def _compare(before: Mapping[tuple[str, str], float], after: Mapping[tuple[str, str], float]) -> list[dict[str, Any]]:
+    return [
+        {
+            "task": task,
+            "metric": metric,
+            "before": round(value, 4),
+            "after": round(after[task, metric], 4),
+            "change": after[task, metric] / value - 1 if value else 0.0,
+        }
+        for (task, metric), value in before.items()
+        if (task, metric) in after
+    ]
+
+
+def _loss(row: Mapping[str, Any]) -> float:
+    """How much of the limit a row of `_compare` uses."""
+    if row["metric"] in STEADY:
+        return abs(row["change"])
+    return max(0.0, -row["change"]) if row["metric"] in GUARDED else 0.0
+
+
+def _with_graph(bundle: Bundle, path: str, graph: bytes) -> Bundle:
+    return replace(bundle, graphs={**bundle.graphs, path: graph})
+
+
+def _with_names(graph: bytes) -> bytes:
+    """The graph with a name for every operator, by which the quantizer chooses.
+
+    And with its word for graphs that need no folding of norms before; else it warns in every call.
+    """
+    model = onnx.load_model_from_string(graph)
+    for index, node in enumerate(model.graph.node):
+        node.name = f"{node.op_type}_{index}"
+    helper.set_model_props(model, {"onnx.quant.pre_process": "onnxruntime.quant"})
+    return model.SerializeToString()
