@@ -2,9 +2,10 @@
 
     .venv-training/bin/python benchmarks/engine_speed.py
 
-A row is what `vifa bench --json` prints, with `eager`: backbone and heads of the bundle's network in torch on luma,
-against ONNX Runtime from camera bytes to camera bytes, in turns. `eager.cores` is how many cores torch really used: its
-threads sometimes share one. Kept by device in benchmarks/results/, and as docs/results/engine_speed.json.
+A row is what `vifa bench --json` prints, with two more fields. `variants`: backbone and heads as graphs one after the
+other, as one, and with the heads' convolutions as one. `eager`: the bundle's network in torch on luma, against ONNX
+Runtime from camera bytes to camera bytes, in turns. `eager.cores` is how many cores torch really used: its threads
+sometimes share one. Kept by device in benchmarks/results/, and as docs/results/engine_speed.json.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vifa_runtime.backends import Options, prepare
-from vifa_runtime.bench import bench
+from vifa_runtime.bench import bench, with_heads
 from vifa_runtime.bundle import Bundle, load_bundle
 from vifa_runtime.files import write_json
 from vifa_runtime.models import find_bundle
@@ -64,6 +65,30 @@ def against_eager(bundle: Bundle, size: tuple[int, int], threads: int, seconds: 
     }
 
 
+def variants(bundle: Bundle, size: tuple[int, int], threads: int, seconds: float) -> list[dict[str, Any]]:
+    """Medians of turns with 2 and 5 heads: graphs one after the other, as one, and with heads as one convolution."""
+    rng = np.random.default_rng(0)
+    visible, thermal = rng.integers(0, 256, (1, *size, 3), np.uint8), rng.random((1, *size), np.float32)
+    ways = {"apart_ms": {"merge": False}, "merged_ms": {}, "batched_ms": {"batch_heads": True}}
+    rows = []
+    for count in (2, 5):
+        wide = with_heads(bundle, count)
+        engines = [prepare("onnxruntime", wide, Options(threads=threads, **way)) for way in ways.values()]
+        taken: list[list[float]] = []
+        end = time.monotonic() + seconds / 2
+        while len(taken) < 4 or time.monotonic() < end:
+            taken.append([])
+            for engine in engines:
+                start = time.perf_counter()
+                engine.run(visible, thermal, wide.task_names)
+                taken[-1].append(1e3 * (time.perf_counter() - start))
+        medians = np.median(taken[1:], axis=0)
+        rows.append({"heads": count} | {way: round(float(ms), 3) for way, ms in zip(ways, medians, strict=True)})
+        for engine in engines:
+            engine.close()
+    return rows
+
+
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -77,21 +102,19 @@ def main() -> None:
     rows = []
     for name in options.bundles:
         bundle = load_bundle(find_bundle(name))
-        for batch_heads in (False, True):
-            chosen = Options(threads=options.threads, batch_heads=batch_heads)
-            row = bench(bundle, "onnxruntime", (height, width), chosen, options.seconds)
-            rows.append({**row, "batch_heads": batch_heads, "eager": None})
-        rows[-2]["eager"] = against_eager(bundle, (height, width), options.threads, options.seconds)
+        row = bench(bundle, "onnxruntime", (height, width), Options(threads=options.threads), options.seconds)
+        row["variants"] = variants(bundle, (height, width), options.threads, options.seconds)
+        row["eager"] = against_eager(bundle, (height, width), options.threads, options.seconds)
+        rows.append(row)
     result = {"meta": describe_run("python benchmarks/engine_speed.py", seed=0), "rows": rows}
     write_json(options.output, result)
     device = re.sub("[^a-z0-9]+", "-", machine().lower()).strip("-")
     write_json(Path("benchmarks/results") / f"{device}.json", result)
-    keys = ("bundle", "batch_heads", "pairs_per_s", "fusion_pairs_per_s", "overhead_ms", "engine_ms", "floor_ms")
+    keys = ("bundle", "pairs_per_s", "fusion_pairs_per_s", "overhead_ms", "engine_ms", "floor_ms")
     table = Table(*keys, "two tasks", "times eager")
     for row in rows:
         two = next(task["speedup"] for task in row["tasks"] if task["n"] == 2)
-        eager = row["eager"]["times_faster"] if row["eager"] else ""
-        table.add_row(*(str(row[key]) for key in keys), str(two), str(eager))
+        table.add_row(*(str(row[key]) for key in keys), str(two), str(row["eager"]["times_faster"]))
     Console(width=200).print(table)
     print(f"{options.output} written")
 

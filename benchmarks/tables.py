@@ -44,6 +44,7 @@ def render() -> str:
         "",
         *_table(speed["rows"]),
         "",
+        *_engines(),
         *_network_speed(),
         *_efficiency(),
         *_channel_similarity(),
@@ -61,6 +62,34 @@ def render() -> str:
         "",
     ]
     return "\n".join(parts)
+
+
+def _engines() -> list[str]:
+    """`vifa bench` of the bundles that ship, with eager torch."""
+    if not (RESULTS / "engine_speed.json").exists():
+        return []
+    result = _read("engine_speed")
+    lines = [
+        "## Engines",
+        "",
+        _source(result),
+        "Whole chain from camera bytes to results, and its parts; `floor` is what the",
+    ]
+    lines += [
+        "operations take at the rate of a large matrix product on the same threads, and the bytes at that of a copy.",
+        "",
+    ]
+    keys = ("bundle", "device", "size", "threads", "pairs_per_s", "fusion_pairs_per_s", "engine_ms", "overhead_ms")
+    lines += [*_table([{key: row[key] for key in (*keys, "floor_ms", "memory_mib")} for row in result["rows"]]), ""]
+    lines += [
+        "One backbone for n tasks against n whole networks, fusion alone, in turns; `limit` is by operations.",
+        "",
+    ]
+    lines += [*_table([{"bundle": row["bundle"], **task} for row in result["rows"] for task in row["tasks"]]), ""]
+    lines += ["Backbone and heads as graphs one after the other, as one, and with the heads' convolutions as one.", ""]
+    lines += [*_table([{"bundle": row["bundle"], **way} for row in result["rows"] for way in row["variants"]]), ""]
+    lines += ["Against eager torch on luma, two heads, in turns; `cores` is how many torch really used.", ""]
+    return [*lines, *_table([{"bundle": row["bundle"], **row["eager"]} for row in result["rows"]]), ""]
 
 
 def _network_speed() -> list[str]:
