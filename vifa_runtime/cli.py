@@ -1,6 +1,7 @@
 """The part of the `vifa` command that needs no ROS: fuse images, look at bundles."""
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -12,8 +13,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from vifa_runtime.backends import BACKENDS, Options, prepare
+from vifa_runtime.backends import BACKENDS, PRECISIONS, Options, prepare
 from vifa_runtime.bench_command import bench
+from vifa_runtime.build_command import build
 from vifa_runtime.bundle import Bundle, Task, load_bundle
 from vifa_runtime.files import write_json
 from vifa_runtime.metrics import Detections
@@ -21,6 +23,7 @@ from vifa_runtime.models import DEFAULT_BUNDLE, find_bundle
 from vifa_runtime.pairs import PairError, match_pairs, read_thermal, read_visible, write_image
 from vifa_runtime.pipeline import FusionPipeline, Results
 from vifa_runtime.provenance import describe_run
+from vifa_runtime.quantize_command import quantize
 from vifa_runtime.render import render_overlay
 from vifa_runtime.thermal import ThermalError
 
@@ -33,6 +36,8 @@ app = typer.Typer(
 bundle_app = typer.Typer(help="Look at bundles and check them.", no_args_is_help=True)
 app.add_typer(bundle_app, name="bundle")
 app.command()(bench)
+bundle_app.command()(build)
+bundle_app.command()(quantize)
 
 BundleOption = Annotated[str, typer.Option("--bundle", "-b", help="Folder of a bundle, or the name of a shipped one.")]
 BundleArgument = Annotated[str, typer.Argument(help="Folder of a bundle, or the name of a shipped one.")]
@@ -50,6 +55,13 @@ def fuse(
     task: Annotated[Optional[list[str]], typer.Option(help="Task to run; may be given again. All by default.")] = None,
     backend: Annotated[str, typer.Option(help=f"Engine: {', '.join(BACKENDS)}.")] = BACKENDS[0],
     threads: Annotated[int, typer.Option(help="CPU threads; 0 for one a core.", min=0)] = 0,
+    precision: Annotated[str, typer.Option(help=f"Of TensorRT: {', '.join(PRECISIONS)}.")] = PRECISIONS[0],
+    engines: Annotated[
+        Optional[Path], typer.Option(help="Folder of TensorRT engines; the user's cache if left out.")
+    ] = None,
+    allow_fallback: Annotated[
+        bool, typer.Option("--allow-fallback", help=f"Use {BACKENDS[0]} where the engine can't be had, and say so.")
+    ] = False,
 ) -> None:
     """Fuse image files or whole folders, each pair by itself.
 
@@ -63,7 +75,10 @@ def fuse(
     """
     pairs = match_pairs(visible, thermal)
     loaded = load_bundle(find_bundle(bundle))
-    pipeline = FusionPipeline(loaded, prepare(backend, loaded, Options(threads)))
+    options = Options(threads, precision=precision, engines=engines, fallback=BACKENDS[0] if allow_fallback else "")
+    pipeline = FusionPipeline(loaded, prepare(backend, loaded, options))
+    if reason := pipeline.backend.describe().get("fallback"):
+        print(f"vifa: fusing with {BACKENDS[0]} instead; {reason}", file=sys.stderr)
     meta = describe_run("vifa fuse")
     problems = []
     for pair in track(pairs, description="fusing", disable=len(pairs) == 1):
