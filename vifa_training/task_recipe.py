@@ -79,8 +79,14 @@ class TaskRecipe:
     fusion_loss: Mapping[str, float] = field(default_factory=dict)
 
     @property
+    def task_identity(self) -> str:
+        """What makes another training of the task network by itself, beside its schedule and data."""
+        parts = [self.network, self.shrink, list(self.classes), asdict(self.augmentation)]
+        return json.dumps(parts, sort_keys=True)
+
+    @property
     def identity(self) -> str:
-        """What makes another training of a recipe, beside its schedule and data."""
+        """The same of a reference model, whose fusion network is trained too."""
         parts = [self.network, self.shrink, self.fusion_weight, self.fusion_share, self.head_share]
         parts += [dict(self.fusion_loss), list(self.classes), asdict(self.augmentation)]
         return json.dumps(parts, sort_keys=True)

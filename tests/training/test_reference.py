@@ -284,3 +284,22 @@ def test_labels_count_for_detectors_too(tmp_path: Path) -> None:
     assert seen["image"].shape == (2, 3, 32, 32)
     assert all(torch.equal(small, large / 2) for small, large in zip(seen["boxes"], batch.boxes, strict=True))
     assert any(len(boxes) for boxes in batch.boxes)
+
+
+def test_a_task_network_by_itself_is_the_same_training_whatever_the_fusion_recipe_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = make_recipe(tmp_path, SEGMENTATION)
+    pairs, preset = Pictures(StreetData(3, size=(96, 128)), show_visible), recipe.preset("smoke")
+
+    def train_toy(of: TaskRecipe, shown: str) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        return train_alone(ToySegmenter(3), pairs, of, preset, tmp_path / "run", shown).state_dict()
+
+    first = {name: tensor.clone() for name, tensor in train_toy(recipe, "visible").items()}
+    monkeypatch.setattr(trainer._Session, "_step", lambda session: pytest.fail("is trained already"))
+    again = train_toy(replace(recipe, fusion_share=0.5, fusion_weight=9.0, head_share=3.0), "visible")
+    assert all(torch.equal(first[name], tensor) for name, tensor in again.items())
+    for other, shown in ((recipe, "thermal"), (replace(recipe, augmentation=Augmentation(mirror=0.1)), "visible")):
+        with pytest.raises(TrainingError, match="belongs to a training by another recipe"):
+            train_toy(other, shown)

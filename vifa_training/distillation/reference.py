@@ -51,14 +51,19 @@ def train_reference(
     return model.eval()
 
 
-def train_alone(task: TaskNetwork, pictures: DataSet, recipe: TaskRecipe, preset: TaskPreset, run: Path) -> TaskNetwork:
+def train_alone(
+    task: TaskNetwork, pictures: DataSet, recipe: TaskRecipe, preset: TaskPreset, run: Path, shown: str = ""
+) -> TaskNetwork:
     """Train a task network on pictures that do not change, for as many steps and on as much of them as a reference.
+
+    Args:
+        shown: says what the pictures show; other ones make another training.
 
     Returns:
         It, with the trained weights, in evaluation mode.
     """
     model = TaskModel(task)
-    identity = f"{recipe.identity} on {digest_names(pictures.names)}"
+    identity = f"{recipe.task_identity} on {digest_names(pictures.names)} {shown} from {fingerprint(task)}"
     train(model, TaskObjective(), pictures, None, preset.task, run, identity, recipe.augmentation)
     load_weights(model, run / "best.safetensors")
     return task.eval()

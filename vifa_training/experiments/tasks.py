@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from vifa_training.checkpoint import TrainingError, digest, digest_names, load_weights
+from vifa_training.checkpoint import TrainingError, digest, digest_names, fingerprint, load_weights
 from vifa_training.data import Concatenation, DataSet, Subset, contiguous_folds, open_checked
 from vifa_training.data.pair_files import day_or_night
 from vifa_training.distillation.reference import train_alone, train_reference
@@ -109,9 +109,9 @@ def _methods(
     preset = recipe.preset(experiment.preset)
     unsupervised = Fused(shared, SHARED)
 
-    def alone(name: str, picture: Picture) -> tuple[Picture, TaskNetwork]:
+    def alone(name: str, picture: Picture, shown: str) -> tuple[Picture, TaskNetwork]:
         pictures = Pictures(training, picture, recipe.shrink)
-        return picture, train_alone(new_task(recipe, preset.task), pictures, recipe, preset, folder / name)
+        return picture, train_alone(new_task(recipe, preset.task), pictures, recipe, preset, folder / name, shown)
 
     def reference() -> tuple[Fused, TaskNetwork]:
         model = reference_of(experiment, recipe, shared, training, folder)
@@ -126,18 +126,19 @@ def _methods(
         stage2(network, recipe.task, teacher.luma, training, preset.head, folder / "vifa", taught_by)
         return Fused(network, recipe.task), task
 
-    def tuned() -> tuple[Picture, TaskNetwork]:
+    def tuned() -> tuple[Fused, TaskNetwork]:
         picture, task = vifa()
         pictures = Pictures(training, picture, recipe.shrink)
         schedule = replace(
             preset.task, steps=max(1, preset.task.steps // 5), learning_rate=preset.task.learning_rate / 5
         )
         schedule = replace(schedule, validate_every=schedule.steps, warm_up=0)
-        return picture, train_alone(task, pictures, recipe, replace(preset, task=schedule), folder / "vifa_tuned")
+        shorter, shown = replace(preset, task=schedule), fingerprint(picture.network)
+        return picture, train_alone(task, pictures, recipe, shorter, folder / "vifa_tuned", shown)
 
     for name, picture in SOURCES.items():
-        yield name, lambda name=name, picture=picture: alone(name, picture)
-    yield "base", lambda: alone("base", unsupervised)
+        yield name, lambda name=name, picture=picture: alone(name, picture, name)
+    yield "base", lambda: alone("base", unsupervised, fingerprint(shared))
     yield "ref", reference
     yield "floor", lambda: (unsupervised, reference()[1])
     yield "vifa", vifa
