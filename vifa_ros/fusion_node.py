@@ -33,9 +33,9 @@ from vifa_ros.conversions import ConversionError, read_stamp, view_image
 from vifa_ros.executor import LifecycleExecutor, SlowCallbackGroup, until_interrupted
 from vifa_ros.outputs import IMAGE, RELIABLE_QOS, TaskOutput
 from vifa_ros.pairing import STREAMS, Pair, PairingBuffer
-from vifa_ros.parameters import declare_all, find_problem, pairing_settings, thermal_settings
+from vifa_ros.parameters import declare_all, engine_options, find_problem, pairing_settings, thermal_settings
 from vifa_ros.worker import Worker, WorkerError
-from vifa_runtime.backends import Options, prepare
+from vifa_runtime.backends import prepare
 from vifa_runtime.bundle import load_bundle
 from vifa_runtime.geometry import GeometryError
 from vifa_runtime.models import find_bundle
@@ -329,7 +329,7 @@ class FusionNode(LifecycleNodeMixin, Node):
     def _build(self) -> FusionPipeline:
         """Load the bundle and build the engine; runs in the worker's thread."""
         bundle = load_bundle(find_bundle(self._value("bundle")))
-        engine = prepare(self._value("backend"), bundle, Options(threads=self._value("threads")))
+        engine = prepare(self._value("backend"), bundle, engine_options(self._value))
         return FusionPipeline(bundle, engine, thermal_settings(self._value))
 
     def _reset_session(self) -> None:

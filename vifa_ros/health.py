@@ -101,7 +101,10 @@ def fill_pairs(message: FusionStatus, counts: PairCounts, samples: Samples) -> N
 def describe_backend(backend: Backend) -> str:
     """An engine on one line."""
     about = backend.describe()
-    return f"{about['engine']} {about['version']}, {about['device']}, {about['precision']}, {about['threads']} threads"
+    engine = (
+        f"{about['engine']} {about['version']}, {about['device']}, {about['precision']}, {about['threads']} threads"
+    )
+    return f"{engine}; fallback, because of {about['fallback']}" if "fallback" in about else engine
 
 
 def drop_counts(dropped: Mapping[str, int]) -> list[DropCount]:

@@ -10,10 +10,11 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from vifa_ros.pairing import PairingSettings
-from vifa_runtime.backends import BACKENDS
+from vifa_runtime.backends import BACKENDS, PRECISIONS, Options
 from vifa_runtime.models import DEFAULT_BUNDLE
 from vifa_runtime.thermal import MODES, ThermalSettings
 
@@ -69,6 +70,10 @@ PARAMETERS = (
     Parameter("tasks", [""], 'Tasks to run when somebody listens, by name; [""] for all.', live=True),
     Parameter("backend", "onnxruntime", "Engine.", choices=BACKENDS),
     Parameter("threads", 0, "CPU threads of the engine; 0 for one a core.", 0, 256),
+    Parameter("precision", PRECISIONS[0], "Of TensorRT; other engines run graphs as they are.", choices=PRECISIONS),
+    Parameter("engines", "", "Folder of TensorRT engines, which must be trusted; empty for the user's cache."),
+    Parameter("build_engines", False, "Build missing TensorRT engines at `configure`; takes minutes, see its timeout."),
+    Parameter("fallback", "", "Engine to use where the wanted one can't be had; empty to fail instead."),
     Parameter("autostart", True, "Configure and activate at start; false leaves that to a lifecycle manager."),
     Parameter("configure_timeout", 60.0, "Seconds that `configure` waits for the engine.", 0.1, 3600.0),
     Parameter("slop", 0.04, "Largest distance between the stamps of a pair, seconds.", 0.0, 10.0, live=True),
@@ -155,6 +160,17 @@ def pairing_settings(value: Callable[[str], Any]) -> PairingSettings:
     )
 
 
+def engine_options(value: Callable[[str], Any]) -> Options:
+    """How the engine is made, by the parameters as above."""
+    return Options(
+        threads=value("threads"),
+        precision=value("precision"),
+        engines=Path(value("engines")) if value("engines") else None,
+        build=value("build_engines"),
+        fallback=value("fallback"),
+    )
+
+
 def thermal_settings(value: Callable[[str], Any]) -> ThermalSettings | None:
     """How thermal images are normalised, by the parameters as above; None for the bundle's own settings."""
     mode = value("thermal.mode")
@@ -201,7 +217,7 @@ def to_markdown() -> str:
 def _yaml_value(value: bool | int | float | str | Sequence[str]) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, list):
+    if isinstance(value, list) or value == "":
         return json.dumps(value)
     return str(value)
 

@@ -5,8 +5,8 @@
     search:    as many as the limit allows, those that move it least first
     measure:   every metric before and after; beyond the limit nothing is written
 
-Weights are signed and by channel, activations unsigned and by tensor, as processors with VNNI want them. The graphs
-stay plain ONNX (QuantizeLinear, DequantizeLinear), so every back end runs the bundle.
+Weights are signed and by channel, activations unsigned and by tensor, as processors with VNNI want them; for TensorRT,
+`backends.scaled_graphs` writes them signed. The graphs stay plain ONNX (QuantizeLinear, DequantizeLinear).
 """
 
 from __future__ import annotations

@@ -5,16 +5,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from vifa_runtime.bundle import Bundle, check_output, load_bundle, write_bundle
-from vifa_runtime.labels import read_mask, read_yolo
+from vifa_runtime.labels import Labels, read_mask, read_yolo
 from vifa_runtime.models import find_bundle
 from vifa_runtime.pairs import PairPaths, find_pairs, read_thermal, read_visible
 from vifa_runtime.provenance import commit, describe_run, today
-from vifa_runtime.quantize import LIMIT, LabelledPair, QuantizeError
+from vifa_runtime.quantize import LIMIT, LabelledPair
 from vifa_runtime.quantize import quantize as make_8_bits
 
 
@@ -74,14 +76,21 @@ def _open(bundle: Bundle, pairs: Sequence[PairPaths], folder: Path | None = None
     """Read pairs, and below `folder` the labels of detection tasks and the masks of segmentation tasks."""
     opened = []
     for pair in pairs:
-        visible, boxes, masks = read_visible(pair.visible), {}, {}
-        for task in bundle.tasks if folder else ():
-            text, mask = folder / "labels" / f"{pair.name}.txt", folder / "masks" / f"{pair.name}.png"
-            if task.kind == "detection" and text.exists():
-                boxes[task.name] = read_yolo(text, visible.shape[:2], len(task.classes))
-            if task.kind == "segmentation" and mask.exists():
-                masks[task.name] = read_mask(mask, len(task.classes))
+        visible = read_visible(pair.visible)
+        boxes, masks = _read_labels(bundle, folder, pair.name, visible.shape[:2]) if folder else ({}, {})
         opened.append(LabelledPair(visible, read_thermal(pair.thermal), boxes, masks))
-    if not opened:
-        raise QuantizeError(f"{folder} holds no pairs; name a folder with vi/ and ir/")
     return opened
+
+
+def _read_labels(
+    bundle: Bundle, folder: Path, name: str, size: tuple[int, ...]
+) -> tuple[dict[str, Labels], dict[str, NDArray[np.uint8]]]:
+    """The boxes and masks that a folder has for a pair of that name and (height, width), by task."""
+    boxes, masks = {}, {}
+    for task in bundle.tasks:
+        text, mask = folder / "labels" / f"{name}.txt", folder / "masks" / f"{name}.png"
+        if task.kind == "detection" and text.exists():
+            boxes[task.name] = read_yolo(text, (size[0], size[1]), len(task.classes))
+        if task.kind == "segmentation" and mask.exists():
+            masks[task.name] = read_mask(mask, len(task.classes))
+    return boxes, masks

@@ -37,8 +37,11 @@ SOURCE_METRICS = {"vif": fusion_vif, "ssim": fusion_ssim}  # of both sources and
 
 def for_evaluation(bundle: Bundle) -> Bundle:
     """The same bundle in memory, whose detectors give all they find, as average precision needs it."""
-    loose = {"score": LOWEST_SCORE, "iou": EVALUATION_IOU, "max_detections": EVALUATION_DETECTIONS}
-    return replace(bundle, tasks=tuple(replace(task, **loose) for task in bundle.tasks))
+    tasks = (
+        replace(task, score=LOWEST_SCORE, iou=EVALUATION_IOU, max_detections=EVALUATION_DETECTIONS)
+        for task in bundle.tasks
+    )
+    return replace(bundle, tasks=tuple(tasks))
 
 
 def gray_thermal(raw: NDArray, shape: tuple[int, ...]) -> NDArray[np.float64]:

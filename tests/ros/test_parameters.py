@@ -13,7 +13,8 @@ from rclpy.parameter import Parameter
 from robot import drops
 
 from vifa_ros.fusion_node import FusionNode
-from vifa_ros.parameters import PARAMETERS, declare_all, find_problem, to_markdown, to_yaml
+from vifa_ros.parameters import PARAMETERS, declare_all, engine_options, find_problem, to_markdown, to_yaml
+from vifa_runtime.backends import Options
 
 SHIPPED_FILE = Path(__file__).parents[2] / "config" / "vifa.yaml"
 TYPES = {
@@ -132,6 +133,14 @@ def test_only_live_parameters_may_change_while_configured(parameter):
 @TABLE
 def test_every_parameter_may_change_before_it_is_configured(parameter):
     assert find_problem({parameter.name: change(parameter)}, configured=False) is None
+
+
+def test_the_engines_options_are_the_parameters():
+    defaults = {name: parameter.default for name, parameter in BY_NAME.items()}
+    assert engine_options(defaults.__getitem__) == Options()
+    given = {"threads": 2, "precision": "fp16", "engines": "a/b", "build_engines": True, "fallback": "onnxruntime"}
+    wanted = Options(threads=2, precision="fp16", engines=Path("a/b"), build=True, fallback="onnxruntime")
+    assert engine_options(given.__getitem__) == wanted
 
 
 # A running node.
