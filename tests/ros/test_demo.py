@@ -44,7 +44,7 @@ def test_the_summary_has_every_key(row):
     assert set(row["published"]) == {"bright", "dim"}
     assert row["detections"] == row["masks"] == {}
     assert set(row["latency_ms"]) == {"p50", "p95", "p99"}
-    assert {"backbone", "head.bright", "head.dim", "publish"} <= set(row["stage_ms"])
+    assert {"fusion", "publish"} <= set(row["stage_ms"])
     assert row["bundle"] == "tiny"
 
 

@@ -9,7 +9,18 @@ from images import random_thermal, random_visible
 from robot import wait_until
 
 from vifa.msg import FusionStatus
-from vifa_ros.health import SILENT_AFTER, WINDOW, Samples, StreamWatch, drop_counts, to_diagnostics
+from vifa_ros.health import (
+    SILENT_AFTER,
+    WINDOW,
+    Samples,
+    StreamWatch,
+    describe_backend,
+    drop_counts,
+    to_diagnostics,
+)
+from vifa_runtime.backends import FallenBack, Options, prepare
+from vifa_runtime.bundle import load_bundle
+from vifa_runtime.models import find_bundle
 
 
 def test_percentiles_are_those_of_the_added_values():
@@ -126,3 +137,10 @@ def test_a_running_node_publishes_diagnostics(robot):
         lambda: next((entry for array in heard for entry in array.status if entry.name == name), None), "diagnostics"
     )
     assert entry.hardware_id == "tiny"
+
+
+def test_an_engine_that_is_not_the_wanted_one_says_why():
+    engine = prepare("onnxruntime", load_bundle(find_bundle("nano-fusion")), Options(threads=1))
+    plain = describe_backend(engine)
+    assert plain.startswith("onnxruntime ") and "fallback" not in plain
+    assert describe_backend(FallenBack(engine, "tensorrt: no GPU")) == f"{plain}; fallback, because of tensorrt: no GPU"
