@@ -1,135 +1,137 @@
-"""Pairing: which visible and which thermal frame show the same moment. Knows no ROS.
+"""Pairing: which visible and which thermal frame show the same moment. Knows no ROS and no clock.
 
-A pair is two frames, one of each stream, nearest to each other in time and no further apart than the slop. Frames are
-decided oldest first. Two frames within the slop are paired at once, unless the stream of the older one should soon
-deliver a nearer frame, judged by its own frame period; then the decision waits for that frame or until it is overdue.
+Frames come in, pairs come out, and what becomes of every frame is counted. Which frames make a pair is the rule's
+decision: `nearest` (`vifa_ros.nearest`) uses every frame once, `reuse_thermal` and `reuse_visible` (`vifa_ros.reuse`)
+give every frame of one camera a partner.
+
+Two clocks are told apart. Frames are paired by their stamps, whatever clock the cameras have. How long a frame waits is
+measured by the arrival clock: the caller's, one for both streams, told with every frame and by `expire`. Take the clock
+that frames are replayed by (ROS time): while a simulation is paused it stands, and nothing grows old.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import Counter, deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from statistics import median
 from typing import Any
 
-VISIBLE = "visible"
-THERMAL = "thermal"
-STREAMS = (VISIBLE, THERMAL)
+from vifa_ros.nearest import NearestRule
+from vifa_ros.reuse import ReuseRule
+from vifa_ros.streams import (
+    ARRIVAL,
+    BUFFER_FULL,
+    CLOCK_JUMP,
+    HEADER,
+    NEAREST,
+    NO_PARTNER,
+    NO_STAMP,
+    OUT_OF_ORDER,
+    PAIRINGS,
+    RECONFIGURED,
+    REPEATED_STAMP,
+    REUSE_THERMAL,
+    REUSE_VISIBLE,
+    STAMPS,
+    STREAMS,
+    THERMAL,
+    TIMED_OUT,
+    VISIBLE,
+    Frame,
+    Pair,
+    PairingSettings,
+    Stream,
+    StreamCounts,
+)
 
-NO_PARTNER = "no_partner"
-BUFFER_FULL = "buffer_full"
-OUT_OF_ORDER = "out_of_order"
-REPEATED_STAMP = "repeated_stamp"
-CLOCK_JUMP = "clock_jump"
-RECONFIGURED = "reconfigured"
-
-_REMEMBERED_GAPS = 5
-
-
-@dataclass(frozen=True)
-class PairingSettings:
-    """How frames are paired; all times in nanoseconds.
-
-    Attributes:
-        slop: largest distance of two frames' stamps, after offsets.
-        visible_offset, thermal_offset: added to a stream's stamps before comparing.
-        capacity: frames of one stream that may wait for a partner.
-        jump: a stamp this much older than the stream's newest is a clock jump, not a late frame.
-    """
-
-    slop: int
-    visible_offset: int = 0
-    thermal_offset: int = 0
-    capacity: int = 10
-    jump: int = 1_000_000_000
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One frame: its stamp after the offset, nanoseconds, and what it carries."""
-
-    stamp: int
-    content: Any
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two frames of one moment; `skew` is the visible minus the thermal stamp, nanoseconds."""
-
-    visible: Any
-    thermal: Any
-    skew: int
-
-
-@dataclass(frozen=True)
-class StreamCounts:
-    """What became of one stream's frames: received = paired + sum of dropped + waiting."""
-
-    received: int
-    paired: int
-    waiting: int
-    dropped: Mapping[str, int]
-
-
-@dataclass
-class _Stream:
-    offset: int
-    queue: deque[Frame] = field(default_factory=deque)
-    newest: int | None = None
-    gaps: deque[int] = field(default_factory=lambda: deque(maxlen=_REMEMBERED_GAPS))
-    received: int = 0
-    paired: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def period(self) -> float:
-        """Time between frames; 0 before it is known, so that nothing waits for it."""
-        return median(self.gaps) if self.gaps else 0.0
-
-    def drop_oldest(self, reason: str) -> None:
-        self.queue.popleft()
-        self.dropped[reason] += 1
-
-    def forget(self, reason: str) -> None:
-        """Drop all waiting frames and what was learnt about stamps."""
-        while self.queue:
-            self.drop_oldest(reason)
-        self.newest = None
-        self.gaps.clear()
+__all__ = [
+    "ARRIVAL",
+    "BUFFER_FULL",
+    "CLOCK_JUMP",
+    "HEADER",
+    "NEAREST",
+    "NO_PARTNER",
+    "NO_STAMP",
+    "OUT_OF_ORDER",
+    "PAIRINGS",
+    "RECONFIGURED",
+    "REPEATED_STAMP",
+    "REUSE_THERMAL",
+    "REUSE_VISIBLE",
+    "STAMPS",
+    "STREAMS",
+    "THERMAL",
+    "TIMED_OUT",
+    "VISIBLE",
+    "Pair",
+    "PairingBuffer",
+    "PairingSettings",
+    "StreamCounts",
+]
 
 
 class PairingBuffer:
-    """Takes frames of both streams as they arrive and gives pairs. Safe to call from several threads."""
+    """Takes frames of both streams as they arrive and gives pairs. Safe to call from several threads.
+
+    After every call, for each stream: received = paired + sum of dropped + waiting, and pairs given = paired + reused.
+    """
 
     def __init__(self, settings: PairingSettings) -> None:
         self._lock = threading.Lock()
+        self._streams = {name: Stream() for name in STREAMS}
+        self._now: int | None = None
         self._settings = settings
-        self._streams = {VISIBLE: _Stream(settings.visible_offset), THERMAL: _Stream(settings.thermal_offset)}
+        self._rule = self._make_rule()
 
-    def add(self, stream: str, stamp: int, content: Any) -> list[Pair]:
+    def add(self, stream: str, stamp: int, content: Any, arrival: int | None = None) -> list[Pair]:
         """Take one frame.
+
+        A stamp of 0 is a driver's way to say that it has none: it is taken as a stream's first, where a simulation
+        begins, and dropped after that.
 
         Args:
             stream: `visible` or `thermal`.
             stamp: the camera's, nanoseconds.
-            content: handed through into the pair.
+            content: handed through into the pair; into several where it is used again.
+            arrival: when it arrived, nanoseconds by the arrival clock. Without it the frame's wait counts from the next
+                call that tells the time.
 
         Returns:
             The pairs that this frame completes or lets go, oldest first.
+
+        Raises:
+            ValueError: frames are paired by arrival, and none is given; the frame is not counted.
         """
         with self._lock:
+            by_arrival = self._settings.stamps == ARRIVAL
+            if by_arrival and arrival is None:
+                raise ValueError("frames are paired by arrival (stamps: arrival), but no arrival is given")
+            if arrival is not None:
+                self._tell_time(arrival)
             own = self._streams[stream]
             own.received += 1
-            stamp += own.offset
-            if not self._accept(own, stamp):
+            clock = arrival if by_arrival and arrival is not None else stamp
+            accepted = self._accept(own, clock, self._settings.offset(stream))
+            if accepted is None:
                 return []
-            own.queue.append(Frame(stamp, content))
-            pairs = self._resolve()
-            while len(own.queue) > self._settings.capacity:
+            own.queue.append(Frame(accepted, content, None if arrival is None else self._now))
+            pairs = self._rule.resolve(self._now)
+            while own.waiting > self._settings.capacity:
                 own.drop_oldest(BUFFER_FULL)
             return pairs
+
+    def expire(self, now: int) -> list[Pair]:
+        """Let frames go that waited too long, so that none waits for a camera that has stopped. Call it from a timer.
+
+        Where a frame waited for a better partner than it has, it is paired; else it is dropped as `timed_out`.
+
+        Args:
+            now: the arrival clock, nanoseconds. It may jump: back, and the waits begin anew; forward, and they end.
+
+        Returns:
+            The pairs that no longer wait for a better one, oldest first.
+        """
+        with self._lock:
+            self._tell_time(now)
+            return self._rule.resolve(self._now)
 
     def refuse(self, stream: str, reason: str) -> None:
         """Count a frame that arrived but cannot be used."""
@@ -143,58 +145,46 @@ class PairingBuffer:
             self._settings = settings
             for stream in self._streams.values():
                 stream.forget(RECONFIGURED)
-            self._streams[VISIBLE].offset = settings.visible_offset
-            self._streams[THERMAL].offset = settings.thermal_offset
+            self._rule = self._make_rule()
 
     def counts(self, stream: str) -> StreamCounts:
         """What became of a stream's frames so far."""
         with self._lock:
-            own = self._streams[stream]
-            return StreamCounts(own.received, own.paired, len(own.queue), dict(own.dropped))
+            return self._streams[stream].counts()
 
-    def _accept(self, own: _Stream, stamp: int) -> bool:
-        """Count a frame as dropped unless its stamp follows the stream's newest; forget everything on a clock jump."""
+    def _make_rule(self) -> NearestRule | ReuseRule:
+        if self._settings.pairing == NEAREST:
+            return NearestRule(self._settings, self._streams)
+        leading = VISIBLE if self._settings.pairing == REUSE_THERMAL else THERMAL
+        return ReuseRule(self._settings, self._streams, leading)
+
+    def _accept(self, own: Stream, clock: int, offset: int) -> int | None:
+        """The stamp to pair a frame by, or None, counted, if it does not follow the stream's newest.
+
+        Forgets everything on a clock jump.
+        """
+        if clock == 0 and own.newest is not None:
+            own.dropped[NO_STAMP] += 1
+            return None
+        stamp = clock + offset
         if own.newest is not None and stamp <= own.newest:
-            if own.newest - stamp < self._settings.jump:
+            if own.newest - stamp >= self._settings.jump:
+                for stream in self._streams.values():
+                    stream.forget(CLOCK_JUMP)
+            elif self._settings.stamps == ARRIVAL:
+                stamp = own.newest + 1  # a coarse clock, or threads: it came later all the same
+            else:
                 own.dropped[REPEATED_STAMP if stamp == own.newest else OUT_OF_ORDER] += 1
-                return False
-            for stream in self._streams.values():
-                stream.forget(CLOCK_JUMP)
+                return None
         if own.newest is not None:
             own.gaps.append(stamp - own.newest)
         own.newest = stamp
-        return True
+        return stamp
 
-    def _resolve(self) -> list[Pair]:
-        """Decide about the oldest frames as long as a decision can be made."""
-        pairs = []
-        while all(stream.queue for stream in self._streams.values()):
-            early, late = sorted(self._streams.values(), key=lambda stream: stream.queue[0].stamp)
-            distance = late.queue[0].stamp - early.queue[0].stamp
-            if distance > self._settings.slop or self._has_nearer(early, late.queue[0].stamp, distance):
-                early.drop_oldest(NO_PARTNER)
-            elif self._nearer_is_due(early, late, distance):
-                break
-            else:
-                pairs.append(self._take_pair())
-        return pairs
-
-    def _has_nearer(self, early: _Stream, stamp: int, distance: int) -> bool:
-        """Whether the early stream's next frame is nearer to `stamp` than its oldest."""
-        return len(early.queue) > 1 and abs(early.queue[1].stamp - stamp) < distance
-
-    def _nearer_is_due(self, early: _Stream, late: _Stream, distance: int) -> bool:
-        """Whether the early stream should yet deliver a frame nearer than `distance`, and is not overdue with it."""
-        if len(early.queue) > 1 or 2 * distance <= early.period:
-            return False
-        assert late.newest is not None
-        overdue = early.queue[0].stamp + early.period + self._settings.slop
-        return early.period > 0 and late.newest <= overdue
-
-    def _take_pair(self) -> Pair:
-        frames = {}
-        for name, stream in self._streams.items():
-            frames[name] = stream.queue.popleft()
-            stream.paired += 1
-        skew = frames[VISIBLE].stamp - frames[THERMAL].stamp
-        return Pair(frames[VISIBLE].content, frames[THERMAL].content, skew)
+    def _tell_time(self, now: int) -> None:
+        """Set the arrival clock. A small step back is a caller that was overtaken; a large one is a jump."""
+        if self._now is None or now > self._now or self._now - now >= self._settings.jump:
+            self._now = now
+        for stream in self._streams.values():
+            for frame in stream.queue:
+                frame.since = self._now if frame.since is None else min(frame.since, self._now)
