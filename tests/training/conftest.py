@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from task_toys import TOYS
 
 from vifa_runtime.pairs import write_image
 from vifa_runtime.street import Street
 from vifa_runtime.thermal import ThermalNormaliser
+from vifa_training.tasks import TASK_NETWORKS
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +34,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def seeded() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def toys() -> Iterator[None]:
+    """Task networks that learn in a moment are known by name."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, network in TOYS.items():
+            patch.setitem(TASK_NETWORKS, name, network)
+        yield

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+from cli_cases import vifa_train
 from safetensors.torch import load_file
-from task_toys import DETECTION, SEGMENTATION, TOYS, InMemory, ToyDetector, exported, noise_sample, place, write_recipe
+from task_toys import DETECTION, SEGMENTATION, InMemory, ToyDetector, exported, noise_sample, place, write_recipe
 from typer.testing import CliRunner
 
 from vifa_runtime.backends import Options, prepare
@@ -23,24 +23,10 @@ from vifa_training.bundle_network import network_of
 from vifa_training.cli import MENDABLE, app
 from vifa_training.pictures import Fused
 from vifa_training.task_recipe import load_task_recipe
-from vifa_training.tasks import TASK_NETWORKS
+
+pytestmark = pytest.mark.usefixtures("toys")
 
 SAMPLE = noise_sample("p", 88, 120, seed=5)
-
-
-def vifa_train(*arguments: str | Path) -> str:
-    """What the command prints; its errors are raised, as `vifa-train` sees them."""
-    done = CliRunner().invoke(app, [*map(str, arguments)], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    return done.output
-
-
-@pytest.fixture(scope="module", autouse=True)
-def toys() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, network in TOYS.items():
-            patch.setitem(TASK_NETWORKS, name, network)
-        yield
 
 
 class Made:

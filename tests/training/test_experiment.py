@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from cli_cases import vifa_train
 from data_cases import write_folder
 from safetensors.torch import load_file
-from task_toys import DETECTION, SCHEDULE, SEGMENTATION, TOYS, InMemory, ToySegmenter, make_recipe, noise_sample
+from task_toys import DETECTION, SCHEDULE, SEGMENTATION, InMemory, ToySegmenter, make_recipe, noise_sample
 from task_toys import write_recipe as write
-from typer.testing import CliRunner
 
 from vifa_runtime.metrics import Detections, confusion_matrices, mean_iou
 from vifa_training import trainer
-from vifa_training.cli import MENDABLE, app
+from vifa_training.cli import MENDABLE
 from vifa_training.commands.experiment import make_experiment
 from vifa_training.data import DataError, draw_batch
 from vifa_training.data.street import StreetData
@@ -30,26 +29,12 @@ from vifa_training.pictures import SOURCES, Fused, Picture, Pictures, show_therm
 from vifa_training.predictions import load_predictions, save_predictions
 from vifa_training.task_evaluation import Prediction, evaluate_task, predict
 from vifa_training.task_recipe import load_task_recipe
-from vifa_training.tasks import TASK_NETWORKS
+
+pytestmark = pytest.mark.usefixtures("toys")
 
 METHODS = ["visible", "thermal", "average", "base", "ref", "vifa"]
 KEYS = {"network", "method", "task", "metric", "mean", "low", "high", "folds", "preset", "device"}
 PAIRS = 12
-
-
-def vifa_train(*arguments: str | Path) -> str:
-    """What the command prints; its errors are raised, as `vifa-train` sees them."""
-    done = CliRunner().invoke(app, [*map(str, arguments)], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    return done.output
-
-
-@pytest.fixture(scope="module", autouse=True)
-def toys() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, network in TOYS.items():
-            patch.setitem(TASK_NETWORKS, name, network)
-        yield
 
 
 class Watch:

@@ -4,40 +4,25 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import pytest
 import torch
+from cli_cases import vifa_train
 from safetensors.torch import load_file
-from task_toys import DETECTION, SEGMENTATION, TOYS, same, write_recipe
+from task_toys import DETECTION, SEGMENTATION, same, write_recipe
 from torch import Tensor
-from typer.testing import CliRunner
 
 from vifa_training import trainer
 from vifa_training.channels import load_channels
 from vifa_training.checkpoint import TrainingError
-from vifa_training.cli import app
 from vifa_training.networks import build_network
-from vifa_training.tasks import TASK_NETWORKS
+
+pytestmark = pytest.mark.usefixtures("toys")
 
 SEQUENCE = ["base", "ref", "seq", "seq_head", "ewc", "lwf", "replay", "vifa"]
 ABLATION = ["seq", "key_channels", "reference", "vifa"]
-
-
-def vifa_train(*arguments: str | Path) -> str:
-    done = CliRunner().invoke(app, [*map(str, arguments)], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    return done.output
-
-
-@pytest.fixture(scope="module", autouse=True)
-def toys() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, network in TOYS.items():
-            patch.setitem(TASK_NETWORKS, name, network)
-        yield
 
 
 class Done:

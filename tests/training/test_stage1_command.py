@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from cli_cases import vifa_train
 from safetensors.torch import load_file
-from task_toys import DETECTION, SEGMENTATION, TOYS, ToySegmenter, exported, place, same, write_recipe
-from typer.testing import CliRunner
+from task_toys import DETECTION, SEGMENTATION, ToySegmenter, exported, place, same, write_recipe
 
 from vifa_runtime.backends import Options, prepare
 from vifa_runtime.bundle import BundleError, load_bundle
@@ -19,20 +18,14 @@ from vifa_training.backbone_update import cost_rows, measure_bundle
 from vifa_training.bundle_network import network_of
 from vifa_training.channels import load_channels
 from vifa_training.checkpoint import TrainingError
-from vifa_training.cli import app
 from vifa_training.data.street import StreetData
 from vifa_training.drift import layer_drift
 from vifa_training.pictures import Fused
 from vifa_training.task_data import open_labelled
 from vifa_training.task_evaluation import evaluate_task
 from vifa_training.task_recipe import load_task_recipe
-from vifa_training.tasks import TASK_NETWORKS
 
-
-def vifa_train(*arguments: str | Path) -> str:
-    done = CliRunner().invoke(app, [*map(str, arguments)], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    return done.output
+pytestmark = pytest.mark.usefixtures("toys")
 
 
 class Made:
@@ -120,14 +113,6 @@ def test_an_unknown_preset_is_named(made: Made) -> None:
 
 
 # With a labelled task that is older
-
-
-@pytest.fixture(scope="module", autouse=True)
-def toys() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, network in TOYS.items():
-            patch.setitem(TASK_NETWORKS, name, network)
-        yield
 
 
 class Grown:

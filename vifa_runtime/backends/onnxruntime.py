@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,13 +58,7 @@ class OnnxRuntimeBackend:
         self._name = bundle.name
         self._threads = options.threads or os.cpu_count() or 1
         self._tasks = {task.name: task for task in bundle.tasks}
-        graphs = dict(bundle.graphs)
-        if merged := merge_fusion(bundle, bundle.tasks, options.batch_heads) if options.merge else None:
-            graphs[MERGED] = merged
-        try:
-            self._sessions = {path: make_session(graph, self._threads) for path, graph in graphs.items()}
-        except Exception as error:  # ONNX Runtime raises a class of its own for every status
-            raise BackendError(f"ONNX Runtime refuses bundle {bundle.name}: {first_line(error)}") from error
+        self._sessions = open_sessions(bundle, options, partial(make_session, threads=self._threads), "ONNX Runtime")
         self._buffers: _Buffers | None = None
 
     def run(
@@ -78,7 +73,7 @@ class OnnxRuntimeBackend:
             return RawResults({}, {})
         try:
             return self._run(visible, thermal, tasks, fused_only)
-        except Exception as error:  # as in __init__
+        except Exception as error:  # as in open_sessions
             raise BackendError(f"ONNX Runtime failed on bundle {self._name}: {first_line(error)}") from error
 
     def describe(self) -> dict[str, str]:
@@ -174,6 +169,25 @@ class OnnxRuntimeBackend:
         if name not in buffers.outputs:
             buffers.outputs[name] = _keep_outputs(session, binding)
         return buffers.outputs[name]
+
+
+def open_sessions(
+    bundle: Bundle, options: Options, make: Callable[[bytes], ort.InferenceSession], engine: str
+) -> dict[str, ort.InferenceSession]:
+    """A session a graph of the bundle, and where that is wanted and can be done, `MERGED` of backbone and heads.
+
+    Raises:
+        BackendError: the engine, so called, refuses a graph.
+    """
+    graphs = dict(bundle.graphs)
+    if merged := merge_fusion(bundle, bundle.tasks, options.batch_heads) if options.merge else None:
+        graphs[MERGED] = merged
+    try:
+        return {path: make(graph) for path, graph in graphs.items()}
+    except BackendError:
+        raise
+    except Exception as error:  # ONNX Runtime raises a class of its own for every status
+        raise BackendError(f"{engine} refuses bundle {bundle.name}: {first_line(error)}") from error
 
 
 def make_session(graph: bytes, threads: int) -> ort.InferenceSession:

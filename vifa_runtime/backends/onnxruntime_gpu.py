@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vifa_runtime.backends import BackendError, Options, RawResults
-from vifa_runtime.backends.merge import merge_fusion
-from vifa_runtime.backends.onnxruntime import MERGED, first_line, ort
+from vifa_runtime.backends.onnxruntime import MERGED, first_line, open_sessions, ort
 from vifa_runtime.bundle import BACKBONE, Bundle
 
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
@@ -44,15 +43,7 @@ class OnnxRuntimeGpuBackend:
         self._kind, self._provider, self._options, self._name = provider, wanted, options, bundle.name
         self._device = (DEVICE, options.device)
         self._tasks = {task.name: task for task in bundle.tasks}
-        graphs = dict(bundle.graphs)
-        if merged := merge_fusion(bundle, bundle.tasks, options.batch_heads) if options.merge else None:
-            graphs[MERGED] = merged
-        try:
-            self._sessions = {path: self._session(graph) for path, graph in graphs.items()}
-        except BackendError:
-            raise
-        except Exception as error:  # ONNX Runtime raises a class of its own for every status
-            raise BackendError(f"{wanted} refuses bundle {bundle.name}: {first_line(error)}") from error
+        self._sessions = open_sessions(bundle, options, self._session, wanted)
 
     def run(
         self,
@@ -66,7 +57,7 @@ class OnnxRuntimeGpuBackend:
             return RawResults({}, {})
         try:
             return self._run(visible, thermal, tasks, fused_only)
-        except Exception as error:  # as in __init__
+        except Exception as error:  # as in open_sessions
             raise BackendError(f"{self._provider} failed on bundle {self._name}: {first_line(error)}") from error
 
     def describe(self) -> dict[str, str]:

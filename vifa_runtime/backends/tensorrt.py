@@ -3,7 +3,7 @@
 **Not yet run on hardware.** Every call was checked against the published API of TensorRT 8.5, 8.6, 10.0, 10.13 and
 11.0 (the sources of its Python bindings, github:NVIDIA/TensorRT) and of PyCUDA 2020.1 to 2026.1 (its sources,
 github:inducer/pycuda), and is tested against a strict stand-in of both, which computes by ONNX Runtime; see
-tests/runtime/tensorrt_standin.py.
+tests/runtime/gpu/tensorrt_standin.py.
 
 TensorRT comes with JetPack 5 (8.5, for a Python older than this package's), 6 (8.6 and 10.3) and 7 (10.13), and for
 desktop GPUs. The paper's Jetson Nano stops at JetPack 4 and TensorRT 8.2, which has neither named tensor addresses nor

@@ -6,55 +6,15 @@ import types
 
 import numpy as np
 import pytest
-from cuda_standin import Machine
 from onnx import helper
 from tensorrt_cases import SIZE, TASKS, build_for, check_equal, pair, refusal
 from tensorrt_standin import VERSIONS, install
-from tiny_bundle import LUMA, THERMAL, VISIBLE, graph, value, write_with_tasks
+from tiny_bundle import LUMA, THERMAL, VISIBLE, graph, value
 
 from vifa_runtime.backends import BackendError, Options, prepare
 from vifa_runtime.backends.tensorrt_calls import make
 
 node = helper.make_node
-
-
-@pytest.fixture(params=VERSIONS)
-def machine(request, monkeypatch):
-    """A machine with one version of TensorRT, left as clean as it was found."""
-    made = install(monkeypatch, request.param, Machine())
-    made.version = request.param
-    yield made
-    made.assert_clean()
-
-
-@pytest.fixture
-def bundle(tmp_path):
-    """The tiny bundle with its detector and its segmenter."""
-    return write_with_tasks(tmp_path / "bundle")
-
-
-@pytest.fixture
-def options(tmp_path):
-    return Options(engines=tmp_path / "engines")
-
-
-@pytest.fixture
-def built(machine, bundle, options):
-    """The bundle, with engines of one size."""
-    build_for(bundle, options)
-    return bundle
-
-
-@pytest.fixture
-def engine(built, options):
-    made = prepare("tensorrt", built, options)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def reference(bundle):
-    return prepare("onnxruntime", bundle, Options(threads=1))
 
 
 # Engines that are not there, or do not fit.

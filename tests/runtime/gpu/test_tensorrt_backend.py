@@ -9,7 +9,7 @@ from cuda_standin import Machine
 from onnx import helper
 from tensorrt_cases import SIZE, TASKS, build_for, check_equal, pair, refusal
 from tensorrt_standin import VERSIONS, install
-from tiny_bundle import FUSED, HEAT, LUMA, THERMAL, VISIBLE, graph, write_tiny, write_with_tasks
+from tiny_bundle import FUSED, HEAT, LUMA, THERMAL, VISIBLE, graph, write_tiny
 
 from vifa_runtime.backends import BackendError, Options, prepare
 from vifa_runtime.bundle import load_bundle
@@ -18,45 +18,6 @@ from vifa_runtime.pipeline import FusionPipeline
 from vifa_runtime.street import Street
 
 node = helper.make_node
-
-
-@pytest.fixture(params=VERSIONS)
-def machine(request, monkeypatch):
-    """A machine with one version of TensorRT, left as clean as it was found."""
-    made = install(monkeypatch, request.param, Machine())
-    made.version = request.param
-    yield made
-    made.assert_clean()
-
-
-@pytest.fixture
-def bundle(tmp_path):
-    """The tiny bundle with its detector and its segmenter."""
-    return write_with_tasks(tmp_path / "bundle")
-
-
-@pytest.fixture
-def options(tmp_path):
-    return Options(engines=tmp_path / "engines")
-
-
-@pytest.fixture
-def built(machine, bundle, options):
-    """The bundle, with engines of one size."""
-    build_for(bundle, options)
-    return bundle
-
-
-@pytest.fixture
-def engine(built, options):
-    made = prepare("tensorrt", built, options)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def reference(bundle):
-    return prepare("onnxruntime", bundle, Options(threads=1))
 
 
 # What it computes.

@@ -15,7 +15,7 @@ from tiny_bundle import BYTE, FLOAT, backbone, graph, head, value
 
 from vifa_runtime.backends.tensorrt_graphs import GraphRewriteError, rewrite
 
-MODELS = Path(__file__).resolve().parents[2] / "models"
+MODELS = Path(__file__).resolve().parents[3] / "models"
 SHIPPED = sorted(MODELS.rglob("*.onnx"))
 node = helper.make_node
 

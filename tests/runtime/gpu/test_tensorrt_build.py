@@ -7,10 +7,9 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from cuda_standin import Machine
 from onnx import helper
 from task_graphs import CELLS
-from tensorrt_standin import VERSIONS, install
+from tensorrt_standin import VERSIONS
 from tiny_bundle import (
     FUSED,
     HEAT,
@@ -37,15 +36,6 @@ from vifa_runtime.pairs import PairError
 SIZE = (32, 48)
 OLD, NEW = ("8.5", "8.6"), ("10.0", "10.13", "11")
 node = helper.make_node
-
-
-@pytest.fixture(params=VERSIONS)
-def machine(request, monkeypatch):
-    """A machine with one version of TensorRT, left as clean as it was found."""
-    made = install(monkeypatch, request.param, Machine())
-    made.version = request.param
-    yield made
-    made.assert_clean()
 
 
 @pytest.fixture
