@@ -11,7 +11,10 @@ sometimes share one. Kept by device in benchmarks/results/, and as docs/results/
 from __future__ import annotations
 
 import argparse
+import json
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vifa_runtime.backends import Options, prepare
-from vifa_runtime.bench import bench, with_heads
+from vifa_runtime.bench import with_heads
 from vifa_runtime.bundle import Bundle, load_bundle
 from vifa_runtime.files import write_json
 from vifa_runtime.models import find_bundle
@@ -30,6 +33,13 @@ from vifa_runtime.provenance import describe_run, machine
 from vifa_training.bundle_network import network_of
 
 BUNDLES = ("nano-fusion", "nano-two-task", "tardal-fusion")
+
+
+def bench_alone(name: str, size: str, threads: int, seconds: float) -> dict[str, Any]:
+    """The row of `vifa bench` in a process of its own, whose memory is that of this bundle alone."""
+    command = [sys.executable, "-c", "from vifa_runtime.cli import app; app()", "bench", "--bundle", name, "--json"]
+    command += ["--size", size, "--threads", str(threads), "--seconds", str(seconds)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["rows"][0]
 
 
 @torch.inference_mode()
@@ -102,7 +112,7 @@ def main() -> None:
     rows = []
     for name in options.bundles:
         bundle = load_bundle(find_bundle(name))
-        row = bench(bundle, "onnxruntime", (height, width), Options(threads=options.threads), options.seconds)
+        row = bench_alone(name, options.size, options.threads, options.seconds)
         row["variants"] = variants(bundle, (height, width), options.threads, options.seconds)
         row["eager"] = against_eager(bundle, (height, width), options.threads, options.seconds)
         rows.append(row)
