@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 from rich.console import Console
@@ -13,11 +13,12 @@ from rich.table import Table
 
 from vifa_runtime.backends import PRECISIONS, BackendError
 from vifa_runtime.backends.engine_cache import default_folder, size_text
-from vifa_runtime.backends.tensorrt import build as build_engines
-from vifa_runtime.backends.tensorrt_build import Built, Order, Report
 from vifa_runtime.bundle import Bundle, load_bundle
 from vifa_runtime.models import DEFAULT_BUNDLE, find_bundle
 from vifa_runtime.provenance import describe_run
+
+if TYPE_CHECKING:
+    from vifa_runtime.backends.tensorrt_build import Built, Order, Report
 
 SMALLEST, LARGEST = 16, 8192
 
@@ -47,6 +48,9 @@ def build(
 
     Example: vifa bundle build nano-fusion --precision fp16 --size 640x480
     """
+    from vifa_runtime.backends.tensorrt import build as build_engines
+    from vifa_runtime.backends.tensorrt_build import Order
+
     if precision not in PRECISIONS:
         raise BackendError(f"precision {precision!r} is unknown; use one of {', '.join(PRECISIONS)}")
     loaded = load_bundle(find_bundle(bundle))
@@ -74,7 +78,7 @@ def _grid_size(bundle: Bundle, text: str | None) -> tuple[int, int]:
 
 
 @contextmanager
-def _shown_progress() -> Iterator[Report]:
+def _shown_progress() -> Iterator["Report"]:
     """A bar for each graph that is built."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[phase]}"))
     progress = Progress(*columns, console=Console(stderr=True))
@@ -93,7 +97,7 @@ def _shown_progress() -> Iterator[Report]:
             progress.stop()
 
 
-def _row(bundle: Bundle, order: Order, engine: Built) -> dict[str, str | float | int | bool]:
+def _row(bundle: Bundle, order: "Order", engine: "Built") -> dict[str, str | float | int | bool]:
     return {
         "bundle": bundle.name,
         "graph": engine.graph,
@@ -106,7 +110,7 @@ def _row(bundle: Bundle, order: Order, engine: Built) -> dict[str, str | float |
     }
 
 
-def _print_table(order: Order, built: Sequence[Built]) -> None:
+def _print_table(order: "Order", built: Sequence["Built"]) -> None:
     table = Table("graph", "engine", "MB", "seconds")
     for engine in built:
         seconds = "kept" if engine.kept else f"{engine.seconds:.1f}"

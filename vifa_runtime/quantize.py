@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from vifa_runtime.backends import Options, prepare
-from vifa_runtime.backends.onnxruntime import make_session
 from vifa_runtime.bundle import BACKBONE, Bundle, BundleError
 from vifa_runtime.labels import Labels
 from vifa_runtime.pipeline import FusionPipeline
@@ -145,6 +144,8 @@ def _ranked(
     bundle: Bundle, path: str, graph: bytes, names: Sequence[str], inputs: Sequence[Mapping[str, NDArray]]
 ) -> list[str]:
     """The convolutions, those first whose 8 bits move the graph's outputs least."""
+    from vifa_runtime.backends.onnxruntime import make_session
+
     shown = inputs[:RANKED_ON]
     session = make_session(graph, 0)
     wanted = [session.run(None, dict(given)) for given in shown]
@@ -194,6 +195,8 @@ def _in_8_bits(graph: bytes, names: Sequence[str], inputs: Sequence[Mapping[str,
 
 def _inputs_of(bundle: Bundle, path: str, pairs: Sequence[LabelledPair]) -> Iterator[dict[str, NDArray]]:
     """What a graph of the bundle is given for each pair."""
+    from vifa_runtime.backends.onnxruntime import make_session
+
     engine = prepare("onnxruntime", bundle, Options())
     sources = FusionPipeline(bundle, engine)
     session = make_session(bundle.graphs[BACKBONE], 0)

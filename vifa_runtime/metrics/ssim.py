@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import gaussian_filter, uniform_filter
 
 from vifa_runtime.metrics.validation import as_gray
 
@@ -35,6 +34,8 @@ def ssim(a: ArrayLike, b: ArrayLike, *, window: str = "gaussian", data_range: fl
 
     Source: Wang et al., "Image quality assessment: from error visibility to structural similarity", IEEE TIP 2004.
     """
+    from scipy.ndimage import gaussian_filter, uniform_filter  # slow to load, and robots do without
+
     if window == "gaussian":
         size, bessel = 11, 1.0
     elif window == "uniform":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import correlate1d
 
 from vifa_runtime.metrics.validation import as_gray
 
@@ -60,6 +59,8 @@ def fusion_vif(visible: ArrayLike, thermal: ArrayLike, fused: ArrayLike) -> floa
 
 def _blur(image: NDArray[np.float64], window: int) -> NDArray[np.float64]:
     """Gaussian mean over `window` pixels, only where the whole window fits."""
+    from scipy.ndimage import correlate1d  # slow to load, and robots do without
+
     offset = np.arange(window) - window // 2
     kernel = np.exp(-(offset**2) / (2 * (window / 5) ** 2))
     kernel /= kernel.sum()
