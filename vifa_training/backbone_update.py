@@ -12,6 +12,7 @@ from vifa_runtime.backends import Options, prepare
 from vifa_runtime.bundle import BACKBONE, Bundle, Task, write_bundle
 from vifa_runtime.pipeline import FusionPipeline
 from vifa_runtime.provenance import commit, today
+from vifa_runtime.scoring import for_evaluation
 from vifa_training.add_task import bundle_card, choose_like, joined
 from vifa_training.bundle_network import network_of
 from vifa_training.channels import KeyChannels, load_channels
@@ -26,13 +27,7 @@ from vifa_training.networks import FusionNetwork
 from vifa_training.objectives.fusion_loss import FusionWeights
 from vifa_training.schedule import Schedule
 from vifa_training.task_data import open_labelled
-from vifa_training.task_evaluation import (
-    EVALUATION_DETECTIONS,
-    EVALUATION_IOU,
-    LOWEST_SCORE,
-    Pooled,
-    Prediction,
-)
+from vifa_training.task_evaluation import Pooled, Prediction
 from vifa_training.task_recipe import TaskRecipe, load_task_recipe
 
 
@@ -164,18 +159,15 @@ def measure_bundle(bundle: Bundle, recipe: TaskRecipe, pairs: DataSet) -> dict[s
         bundle: with the recipe's task.
         recipe: says which classes count.
     """
-    task = replace(
-        _task(bundle, recipe.task), score=LOWEST_SCORE, iou=EVALUATION_IOU, max_detections=EVALUATION_DETECTIONS
-    )
-    lenient = bundle.with_tasks([task])
+    lenient = for_evaluation(bundle.with_tasks([_task(bundle, recipe.task)]))
     pipeline = FusionPipeline(lenient, prepare("onnxruntime", lenient, Options()))
     samples = [pairs[index] for index in range(len(pairs))]
     made = []
     for sample in samples:
         found = pipeline.process(sample.visible, sample.thermal)
-        mask = found.masks.get(task.name)
+        mask = found.masks.get(recipe.task)
         mask = None if mask is None else mask.copy()
-        made.append(Prediction(sample.name, found.detections.get(task.name), mask))
+        made.append(Prediction(sample.name, found.detections.get(recipe.task), mask))
     pipeline.close()
     pooled = Pooled(recipe, samples, {"": made})
     return {metric: score(pooled.of[""], images) for metric, (images, score) in pooled.metrics().items()}

@@ -21,15 +21,13 @@ from vifa_runtime.metrics import (
     pooled_confusion,
     pooled_map50,
 )
+from vifa_runtime.scoring import EVALUATION_DETECTIONS, EVALUATION_IOU, LOWEST_SCORE
 from vifa_training.data import DataSet, Sample
 from vifa_training.pictures import Picture
 from vifa_training.task_recipe import TaskRecipe
 from vifa_training.tasks import TaskNetwork
 from vifa_training.tasks.graph import DeployedTask
 
-LOWEST_SCORE = 0.001  # evaluation looks at the whole curve of precision and recall
-EVALUATION_IOU = 0.6
-EVALUATION_DETECTIONS = 300
 BLOCK = 4  # neighbouring images that a resample keeps together
 
 
