@@ -31,8 +31,7 @@ from vifa_runtime.thermal import ThermalNormaliser
 LOWEST_SCORE = 0.001  # evaluation looks at the whole curve of precision and recall
 EVALUATION_IOU = 0.6
 EVALUATION_DETECTIONS = 300
-FUSION_METRICS = {"en": entropy, "sf": spatial_frequency}  # of the fused image alone
-SOURCE_METRICS = {"vif": fusion_vif, "ssim": fusion_ssim}  # of both sources and the fused image
+FUSION_METRICS = ("en", "sf", "vif", "ssim")
 
 
 def for_evaluation(bundle: Bundle) -> Bundle:
@@ -50,6 +49,25 @@ def gray_thermal(raw: NDArray, shape: tuple[int, ...]) -> NDArray[np.float64]:
     if warm.shape != shape:
         warm = resize(warm, (shape[0], shape[1]))
     return np.rint(255 * warm).astype(np.float64)
+
+
+def measure_fusion(
+    visible: NDArray[np.float64], thermal: NDArray[np.float64], fused: NDArray[np.float64]
+) -> dict[str, float]:
+    """FUSION_METRICS of one fused luma: EN and SF of it alone, VIF and SSIM as sums over its two sources.
+
+    Args:
+        visible, thermal, fused: (H,W), gray levels 0..255; 41 pixels and more a side.
+
+    Raises:
+        ValueError: images of different shapes, smaller, or not finite.
+    """
+    return {
+        "en": entropy(fused),
+        "sf": spatial_frequency(fused),
+        "vif": fusion_vif(visible, thermal, fused),
+        "ssim": fusion_ssim(visible, thermal, fused),
+    }
 
 
 @dataclass
@@ -91,9 +109,7 @@ class Scores:
         for name, image in results.fused.items():
             own = self._of[name]
             fused = np.rint(rgb_to_luma(image)).astype(np.float64)
-            values = {metric: measure(fused) for metric, measure in FUSION_METRICS.items()}
-            values |= {metric: measure(luma, thermal, fused) for metric, measure in SOURCE_METRICS.items()}
-            own.fusion.append(values)
+            own.fusion.append(measure_fusion(luma, thermal, fused))
             if boxes and name in boxes and name in results.detections:
                 own.found.append(results.detections[name])
                 own.truths.append(Truth(*boxes[name]))
@@ -108,7 +124,7 @@ class Scores:
         for name, own in self._of.items():
             values = {
                 metric: (float(np.mean([one[metric] for one in own.fusion])), len(own.fusion))
-                for metric in (*FUSION_METRICS, *SOURCE_METRICS)
+                for metric in FUSION_METRICS
                 if own.fusion
             }
             values |= _detection_values(self._tasks[name], own)

@@ -27,13 +27,13 @@ from vifa_runtime.backends import Options, prepare
 from vifa_runtime.bundle import Bundle
 from vifa_runtime.files import write_atomically
 from vifa_runtime.luma import rgb_to_luma
-from vifa_runtime.metrics import entropy, fusion_ssim, fusion_ssim_mean, fusion_vif, spatial_frequency, ssim
+from vifa_runtime.metrics import fusion_ssim_mean, ssim
 from vifa_runtime.pairs import PARTS, PairError, PairPaths, find_part, read_thermal, read_visible
 from vifa_runtime.pipeline import FusionPipeline
-from vifa_runtime.scoring import gray_thermal
+from vifa_runtime.scoring import FUSION_METRICS, gray_thermal, measure_fusion
 
 BASELINES = ("average", "maximum", "visible", "thermal")
-METRICS = ("en", "sf", "vif", "ssim", "ssim_mean", "target_contrast", "ssim_visible")
+METRICS = (*FUSION_METRICS, "ssim_mean", "target_contrast", "ssim_visible")
 _CHUNK = 4  # pairs a process takes at once: preparing the engines again for the next ones takes little beside it
 
 
@@ -123,10 +123,7 @@ def measure(visible: NDArray, thermal: NDArray, fused: NDArray) -> dict[str, flo
     """Every metric of one fused luma against its sources, all (H,W) in 0..255, at least 41x41."""
     warmest = thermal >= np.percentile(thermal, 98)
     return {
-        "en": entropy(fused),
-        "sf": spatial_frequency(fused),
-        "vif": fusion_vif(visible, thermal, fused),
-        "ssim": fusion_ssim(visible, thermal, fused),
+        **measure_fusion(visible, thermal, fused),
         "ssim_mean": fusion_ssim_mean(visible, thermal, fused),
         "target_contrast": float(fused[warmest].mean() - fused.mean()),
         "ssim_visible": ssim(visible, fused),
