@@ -82,6 +82,7 @@ class ThermalView:
 
     Attributes:
         thermal, visible: their sizes, (height, width).
+        is_same_view: whether both images show the same field of view, so that a resize aligns them.
         is_identity: whether pixels stay where they are.
         soft_mask: how much of the fused image is shown, (H, W) float32 in visible pixels: 0 where the thermal image
             has nothing, 1 well inside it, between them along `soft_border` pixels a straight line. The border of the
@@ -101,14 +102,14 @@ class ThermalView:
         """
         self.thermal, self.visible = pixels.thermal, pixels.visible
         self._pixels = pixels
-        self._is_resize = pixels.is_same_view
-        self.is_identity = self._is_resize and self.thermal == self.visible
+        self.is_same_view = pixels.is_same_view
+        self.is_identity = self.is_same_view and self.thermal == self.visible
         self.covers_all = True
         self.soft_mask: NDArray[np.float32] = np.broadcast_to(np.float32(1), self.visible)  # takes no memory
         self._to_visible_masks: NDArray[np.int16] | None = None
         self._to_thermal_masks: NDArray[np.int16] | None = None
         self._averaged: NDArray | None = None  # a buffer
-        if not self._is_resize:
+        if not self.is_same_view:
             self._prepare(soft_border)
 
     def _prepare(self, soft_border: int) -> None:
@@ -146,7 +147,7 @@ class ThermalView:
             raise AlignmentError(f"this view is for thermal images of {self.thermal}, got {image.shape}; fit anew")
         if self.is_identity:
             return image
-        if self._is_resize:
+        if self.is_same_view:
             return resize(image, self.visible, out=out)
         if self._sampled != self.thermal:
             if self._averaged is None or self._averaged.dtype != image.dtype:
@@ -156,9 +157,7 @@ class ThermalView:
         whole, fraction = self._maps
         return cv2.remap(image, whole, fraction, cv2.INTER_LINEAR, dst=out, borderMode=cv2.BORDER_REPLICATE)
 
-    def blend(
-        self, visible: NDArray[np.uint8], fused: NDArray[np.uint8], out: NDArray[np.uint8] | None = None
-    ) -> NDArray:
+    def blend(self, visible: NDArray, fused: NDArray, out: NDArray | None = None) -> NDArray:
         """As `blend_outside` with `soft_mask`; `fused` itself where the thermal image covers the visible one."""
         if self.covers_all:
             return fused
@@ -210,16 +209,16 @@ class ThermalView:
 
 
 def blend_outside(
-    visible: NDArray[np.uint8],
-    fused: NDArray[np.uint8],
+    visible: NDArray,
+    fused: NDArray,
     mask: NDArray[np.float32],
-    out: NDArray[np.uint8] | None = None,
+    out: NDArray | None = None,
     outside: NDArray[np.float32] | None = None,
 ) -> NDArray:
     """The fused image where there is a thermal one, the visible image elsewhere, and both over the border between.
 
     Args:
-        visible, fused: (H, W, 3) or (H, W) uint8.
+        visible, fused: (H, W, 3) or (H, W), uint8 or float32.
         mask: (H, W) float32, 0..1: the share of `fused`. Where it is 1 `fused` passes to the byte, where it is 0
             `visible`; between, the result is theirs by shares, rounded.
         out: as `visible`, and either of the two may be given; filled and returned.

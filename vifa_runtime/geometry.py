@@ -85,7 +85,8 @@ class WorkingGrid:
         """Resize and pad (repeating the edge) an image onto the grid; the image itself where nothing is to do.
 
         Args:
-            image: shape (H, W) or (H, W, C) of the size `source`, uint8 or float32.
+            image: shape (H, W) or (H, W, C), uint8 or float32, of the size `source`; where the grid `resizes`, of any
+                size that shows the same.
             out: shape (*padded[, C]), same dtype; filled and returned where something is to do.
         """
         if self.is_identity:

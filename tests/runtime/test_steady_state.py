@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 from tiny_bundle import write_with_tasks
 
+from vifa_runtime.alignment import Alignment
+from vifa_runtime.pixel_maps import HomographyMap
+
 TASKS = ["bright", "blend", "glare"]  # what a detector finds is of the size of what is there, and the caller's own
 SIZE = (240, 320)
 PIXELS = SIZE[0] * SIZE[1]  # bytes of the smallest buffer that holds something for every pixel
@@ -17,14 +20,18 @@ CASES = {
     "letterbox, larger": ({"working_size": [320, 320]}, SIZE),
     "stretch": ({"working_size": [192, 192], "aspect": "stretch"}, SIZE),
     "thermal of another size": ({}, (120, 160)),
+    "aligned": ({}, (120, 160)),
+    "aligned, smaller": ({"working_size": [128, 192]}, (120, 160)),
 }
+INSIDE = HomographyMap((1.5, 0.0, 40.0, 0.0, 1.5, 30.0, 0.0, 0.0, 1.0), (120, 160), SIZE)
 
 
 @pytest.fixture(params=CASES)
 def stream(request, tmp_path, make_pipeline, make_pair):
     """A function that runs frame after frame through one pipeline."""
     changes, thermal_size = CASES[request.param]
-    pipeline = make_pipeline(write_with_tasks(tmp_path / "a", **changes))
+    alignment = Alignment("homography", INSIDE) if request.param.startswith("aligned") else None
+    pipeline = make_pipeline(write_with_tasks(tmp_path / "a", **changes), alignment=alignment)
 
     def run(frames, dtype=np.uint8):
         thermal = [make_pair(*thermal_size, seed)[1].astype(dtype) for seed in range(frames)]
