@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from vifa_runtime.alignment import MODES, SOFT_BORDER, Alignment
-from vifa_runtime.camera_model import AlignmentError, Camera, Size, check_numbers, check_size, shown
+from vifa_runtime.camera_model import AlignmentError, Camera, Size, check_numbers, check_size
 from vifa_runtime.files import write_atomically
+from vifa_runtime.messages import shown
 from vifa_runtime.pixel_maps import CameraMap, Extrinsics, HomographyMap, PixelMap
 
 if TYPE_CHECKING:

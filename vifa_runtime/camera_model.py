@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from vifa_runtime.distortion import Points, bend, distort, undo_bending, undo_distortion, widest_angle, widest_radius
 from vifa_runtime.geometry import LARGEST_SIDE, GeometryError
+from vifa_runtime.messages import shown
 
 Size = tuple[int, int]  # (height, width) in pixels
 
@@ -220,14 +221,6 @@ def scales(made_for: Size, size: Size) -> tuple[float, float]:
             "aspect; calibrate at this size, or let the camera deliver its whole image"
         )
     return size[0] / made_for[0], size[1] / made_for[1]
-
-
-def shown(value: object) -> str:
-    """A value in one short printable line."""
-    try:
-        return f"{value!r:.40}"
-    except ValueError:  # an integer of more digits than Python prints
-        return "a huge number"
 
 
 def _check_matrix(matrix: Sequence[float]) -> None:

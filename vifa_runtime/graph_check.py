@@ -14,6 +14,8 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, shape_inference
 
+from vifa_runtime.messages import first_line
+
 _OPERATORS = """
     Abs Add And ArgMax ArgMin AveragePool BatchNormalization Cast Ceil Clip Concat Constant ConstantOfShape Conv
     ConvTranspose CumSum DepthToSpace DequantizeLinear Div Elu Equal Erf Exp Expand Flatten Floor Gather Gelu Gemm
@@ -219,7 +221,7 @@ def _infer_bounded_shapes(model: onnx.ModelProto, largest: int) -> onnx.ModelPro
     try:
         inferred = shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     except Exception as error:  # onnx raises bare C++ exceptions of several types
-        raise GraphError(f"is inconsistent: {_first_line(error)[:160]}") from None
+        raise GraphError(f"is inconsistent: {first_line(error, 160)}") from None
     known = {value.name: _shape(value) for value in [*inferred.graph.value_info, *inferred.graph.output]}
     for name in (name for node in inferred.graph.node for name in node.output if name):
         if name not in known or min(known[name], default=1) < 1:
@@ -245,7 +247,3 @@ def _shape(value: onnx.ValueInfoProto) -> Shape:
     """Sides of a tensor; 0 for one that is not known, and [0] where not even their number is."""
     tensor = value.type.tensor_type
     return [dim.dim_value for dim in tensor.shape.dim] if tensor.HasField("shape") else [0]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

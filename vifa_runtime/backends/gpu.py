@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 from vifa_runtime.backends import BackendError
+from vifa_runtime.messages import first_line
 
 
 class Gpu:
@@ -130,8 +131,3 @@ def forget_frames(error: BaseException | None) -> None:
                 frame = frame.f_back
             step = step.tb_next
         error = error.__cause__ or error.__context__
-
-
-def first_line(error: object) -> str:
-    """An error's first line, of a length to read."""
-    return str(error).strip().partition("\n")[0][:200]

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from vifa_runtime.backends import BackendError, Options, RawResults
 from vifa_runtime.backends.merge import merge_fusion
 from vifa_runtime.bundle import BACKBONE, Bundle, Task
+from vifa_runtime.messages import first_line
 
 try:
     import onnxruntime as ort
@@ -227,7 +228,3 @@ def _keep_outputs(session: ort.InferenceSession, binding: ort.IOBinding) -> dict
     for name, array in kept.items():
         binding.bind_ortvalue_output(name, _ortvalue(array))
     return kept
-
-
-def first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

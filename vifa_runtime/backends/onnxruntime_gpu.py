@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vifa_runtime.backends import BackendError, Options, RawResults
-from vifa_runtime.backends.onnxruntime import MERGED, first_line, open_sessions, ort
+from vifa_runtime.backends.onnxruntime import MERGED, open_sessions, ort
 from vifa_runtime.bundle import BACKBONE, Bundle
+from vifa_runtime.messages import first_line
 
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 DEVICE = "cuda"

@@ -37,7 +37,7 @@ from vifa_runtime.backends.engine_cache import (
     read_engine,
     size_text,
 )
-from vifa_runtime.backends.gpu import Gpu, first_line
+from vifa_runtime.backends.gpu import Gpu
 from vifa_runtime.backends.tensorrt_build import (
     NO_CALIBRATION,
     Built,
@@ -50,6 +50,7 @@ from vifa_runtime.backends.tensorrt_build import (
 from vifa_runtime.backends.tensorrt_calls import version_of
 from vifa_runtime.backends.tensorrt_chain import ChainError, EngineChain
 from vifa_runtime.bundle import BACKBONE, Bundle
+from vifa_runtime.messages import first_line
 
 OLDEST = (8, 5)
 

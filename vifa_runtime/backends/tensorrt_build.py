@@ -36,11 +36,12 @@ from vifa_runtime.backends.engine_cache import (
     unseal,
     write_engine,
 )
-from vifa_runtime.backends.gpu import Gpu, first_line
+from vifa_runtime.backends.gpu import Gpu
 from vifa_runtime.backends.tensorrt_calls import make, make_logger, refusal, version_of
 from vifa_runtime.backends.tensorrt_graphs import Rewritten, is_quantised, rewrite
 from vifa_runtime.bundle import BACKBONE, Bundle
 from vifa_runtime.files import write_atomically
+from vifa_runtime.messages import first_line
 
 NO_CALIBRATION = (11, 0)  # the first version without
 

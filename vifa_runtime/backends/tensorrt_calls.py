@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from vifa_runtime.backends import BackendError
-from vifa_runtime.backends.gpu import Gpu, first_line, out_of_memory
+from vifa_runtime.backends.gpu import Gpu, out_of_memory
+from vifa_runtime.messages import first_line
 
 MOST_ERRORS = 10
 

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from vifa_runtime.backends import BackendError, RawResults
 from vifa_runtime.backends.cuda_graphs import GraphDriver, GraphError, RecordedGraph
-from vifa_runtime.backends.gpu import Gpu, first_line
+from vifa_runtime.backends.gpu import Gpu
 from vifa_runtime.backends.tensorrt_calls import make, make_logger, refusal
 from vifa_runtime.bundle import BACKBONE, Bundle
+from vifa_runtime.messages import first_line
 
 INPUTS = ("visible", "thermal")
 
