@@ -20,6 +20,7 @@ from vifa_runtime.camera_model import AlignmentError, Camera, Size, check_number
 from vifa_runtime.files import write_atomically
 from vifa_runtime.messages import shown
 from vifa_runtime.pixel_maps import CameraMap, Extrinsics, HomographyMap, PixelMap
+from vifa_runtime.plain_yaml import PlainLoader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -226,22 +227,8 @@ def _named(name: object) -> Iterator[None]:
         raise AlignmentError(f"{name}: {error}") from None
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML without aliases, whose keys are plain text and stand once in a mapping, and which reads 1e-5."""
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases are not allowed here; write the value again")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        mapping = super().construct_mapping(node, deep)
-        for key in mapping:
-            if not isinstance(key, str) or not key.isprintable():
-                raise yaml.YAMLError(f"the key {shown(key)} is no plain text")
-        if len(mapping) != len(node.value):
-            raise yaml.YAMLError("a key stands twice in one mapping; remove one")
-        return mapping
+class _Loader(PlainLoader):
+    """As `PlainLoader`, and reads 1e-5 as a number."""
 
 
 # PyYAML follows YAML 1.1, in which a number without a point or without the exponent's sign is a text. C++ writes both.

@@ -28,6 +28,7 @@ import yaml
 from vifa_runtime.geometry import WorkingGrid
 from vifa_runtime.graph_check import GraphError, check_backbone, check_head, check_task
 from vifa_runtime.palette import Colour, default_colours
+from vifa_runtime.plain_yaml import PlainLoader
 from vifa_runtime.thermal import ThermalError, ThermalSettings
 
 MANIFEST = "bundle.yaml"
@@ -244,24 +245,8 @@ def _check_graphs(folder: Path, graphs: Mapping[str, bytes], tasks: Sequence[Tas
         raise BundleError(f"{folder / path}: {str(error)[:300]}") from None
 
 
-class _ManifestLoader(yaml.SafeLoader):
-    """Safe YAML whose keys are plain text, without aliases: a few of them stand for more than a memory holds."""
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases are not allowed in a bundle")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        mapping = super().construct_mapping(node, deep)
-        for key in mapping:
-            if not isinstance(key, str) or not key.isprintable():
-                raise yaml.YAMLError(f"the key {key!r} is no plain text")
-        return mapping
-
-
 class _ManifestDumper(yaml.SafeDumper):
-    """Writes what `_ManifestLoader` reads: a value that occurs twice is written twice."""
+    """Writes what `PlainLoader` reads: a value that occurs twice is written twice."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -271,7 +256,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     data = _read_inside(folder, MANIFEST, LARGEST_MANIFEST)
     try:
-        manifest = yaml.load(data.decode(), _ManifestLoader)
+        manifest = yaml.load(data.decode(), PlainLoader)
     except Exception as error:  # PyYAML lets built-in errors of half a dozen types through
         reason = str(error).partition("\n")[0]
         raise BundleError(f"{path} is not valid YAML: {reason}; copy the bundle again") from None

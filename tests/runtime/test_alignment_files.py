@@ -189,6 +189,7 @@ REFUSED = {
     "aliases": ("mode: &a none\nsoft_border: *a", "aliases are not allowed"),
     "a Python object": ("mode: !!python/object/apply:os.getcwd []", "is no valid YAML"),
     "a key twice": ("mode: none\nmode: resize", "a key stands twice"),
+    "a key twice, deep inside": ("mode: homography\nthermal: {a: 1, a: 2}", "a key stands twice in one mapping: 'a'"),
     "a key that is no text": ("mode: none\n1: 2", "the key 1 is no plain text"),
     "deep": ("mode: " + "[" * 3000, "is no valid YAML"),
     "no mode": ({"soft_border": 3}, "mode must be one of none, resize, homography, cameras, got None"),

@@ -96,6 +96,8 @@ NO_MANIFEST = {
     "an alias": ("a: &x [1]\nb: *x\n", "aliases are not allowed"),
     "an alias of itself": ("a: &x [*x]\n", "aliases are not allowed"),
     "a number as key": ("1: a\nb: c\n", "the key 1 is no plain text"),
+    "a key twice": ("name: a\nname: b\n", "a key stands twice in one mapping: 'name'"),
+    "a key twice, deep inside": ("a: [{b: {c: 1, 'c': 2}}]\n", "a key stands twice in one mapping: 'c'"),
     "two lines as key": ('"a\\nb": c\n', "the key 'a\\nb' is no plain text"),
 }
 
@@ -124,6 +126,13 @@ def test_a_huge_manifest(bundle_folder):
     with (bundle_folder / "bundle.yaml").open("a") as file:
         file.write("#" * LARGEST_MANIFEST)
     assert f"bundle.yaml is larger than {LARGEST_MANIFEST} bytes" in refusal(bundle_folder)
+
+
+def test_a_second_list_of_tasks_does_not_hide_the_first(bundle_folder):
+    """YAML as it is takes the last of two equal keys, so that who reads the file sees other tasks than are run."""
+    with (bundle_folder / "bundle.yaml").open("a") as file:
+        file.write("tasks: [{name: blend, kind: fusion}]\n")
+    assert "a key stands twice in one mapping: 'tasks'" in refusal(bundle_folder)
 
 
 @pytest.mark.parametrize("name", ["../README.md", "heads/../../README.md", "/etc/hostname", "..\\README.md"])
