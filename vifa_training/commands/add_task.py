@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Annotated, Optional
 
-import torch
 import typer
 
 from vifa_runtime.bundle import Bundle, load_bundle
@@ -19,19 +18,18 @@ from vifa_training.add_task import (
 from vifa_training.backbone_update import plan_update, update_backbone
 from vifa_training.bundle_network import network_of
 from vifa_training.checkpoint import TrainingError
-from vifa_training.commands.stage1 import Channels, Older, show_update
+from vifa_training.commands.options import BundleName, Channels, Older, Threads, use_threads
+from vifa_training.commands.stage1 import show_update
 from vifa_training.data import DataSet
 from vifa_training.objectives.fusion_loss import FusionWeights
 from vifa_training.task_data import open_labelled
 from vifa_training.task_recipe import PRESETS, TaskRecipe, load_task_recipe
 
-BundleName = Annotated[str, typer.Argument(help="A bundle's folder, or the name of one that ships.")]
 Recipe = Annotated[str, typer.Argument(help="A task recipe file, or the name of a shipped one (msrs-detection).")]
 Data = Annotated[Path, typer.Option(help="Folder that holds the recipe's data sets.")]
 Run = Annotated[Path, typer.Option("--run", "-r", help="Folder of the trainings; what is there is gone on with.")]
 Preset = Annotated[str, typer.Option(help=f"How long: {', '.join(PRESETS)}.")]
 Like = Annotated[Optional[str], typer.Option(help="Task whose head the reference starts from; the first by default.")]
-Threads = Annotated[int, typer.Option(help="CPU threads; 0 for one a core.", min=0)]
 
 
 def reference(
@@ -119,7 +117,6 @@ def add_task(
 
 
 def _open(bundle: str, recipe: str, data: Path, threads: int) -> tuple[Bundle, TaskRecipe, DataSet]:
-    if threads:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     source, plan = load_bundle(find_bundle(bundle)), load_task_recipe(recipe)
     return source, plan, open_labelled(data, plan.training, plan)

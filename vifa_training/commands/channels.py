@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Optional
 
-import torch
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -22,13 +21,14 @@ from vifa_training.channels.clusters import CLUSTERINGS, DEFAULT_CLUSTERING
 from vifa_training.channels.files import load_channels, save_channels
 from vifa_training.channels.report import describe, heat_map, layer_rows, summary
 from vifa_training.checkpoint import TrainingError
+from vifa_training.commands.options import BundleName, Data, Threads, use_threads
 from vifa_training.data import open_checked
 from vifa_training.efficiency.plot import require_matplotlib
 
 
 def channels(
-    bundle: Annotated[str, typer.Argument(help="A bundle's folder, or the name of one that ships.")],
-    data: Annotated[Path, typer.Option(help="Folder that holds the data sets.")],
+    bundle: BundleName,
+    data: Data,
     part: Annotated[list[str], typer.Option(help="A part in it, like msrs/train; may be given again.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="*.safetensors to write; a *.md goes beside it.")],
     images: Annotated[int, typer.Option(help="Pairs to draw; all where there are fewer.")] = 128,
@@ -39,7 +39,7 @@ def channels(
     compare: Annotated[
         Optional[Path], typer.Option(help="An earlier file of the same network, shown as `before`.")
     ] = None,
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 for one a core.", min=0)] = 0,
+    threads: Threads = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Find the key channels of a bundle's backbone: how alike its channels are and how much each tells (section 3.2).
@@ -51,8 +51,7 @@ def channels(
         raise TrainingError(f"--output: {output} must end in .safetensors")
     if heatmap:
         require_matplotlib("leave --heatmap out")
-    if threads:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     network = network_of(load_bundle(find_bundle(bundle)))
     before = load_channels(compare, network) if compare else None
     tracked = partial(track, transient=True, disable=as_json)

@@ -1,14 +1,15 @@
 """`vifa-train experiment`: the paper's comparisons on folds of real data."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
-import torch
 import typer
 
 from vifa_runtime.files import write_json
 from vifa_training.checkpoint import TrainingError
+from vifa_training.commands.options import Data, Threads, use_threads, with_options
 from vifa_training.experiments import DEFAULT_TASKS
 from vifa_training.experiments.head_depth import run_head_depth
 from vifa_training.experiments.report import print_rows, run_meta, task_rows
@@ -22,60 +23,64 @@ app = typer.Typer(
 )
 
 Network = Annotated[str, typer.Argument(help="A fusion network: nano, tardal, piafusion, didfuse, swinfusion.")]
-Data = Annotated[Path, typer.Option(help="Folder that holds the data sets.")]
 Run = Annotated[Path, typer.Option("--run", "-r", help="Folder of all trainings; what is there is not done again.")]
 TaskNames = Annotated[str, typer.Option("--task", help="Task recipes, with commas between.")]
 Preset = Annotated[str, typer.Option(help=f"How long: {', '.join(PRESETS)}.")]
 Folds = Annotated[int, typer.Option(help="Contiguous blocks, each held out once.", min=2)]
-Threads = Annotated[int, typer.Option(help="CPU threads; 0 for one a core.", min=0)]
 OnlyFold = Annotated[int, typer.Option(help="Do this fold alone and no table; 0 for all.", min=0)]
 MorePairs = Annotated[str, typer.Option(help="Parts without labels for the shared backbone.")]
 Json = Annotated[Optional[Path], typer.Option("--json", help="Write the rows as JSON.")]
 
 
+@dataclass(frozen=True)
+class ExperimentOptions:
+    """What every experiment is asked for."""
+
+    network: Network
+    data: Data
+    run: Run
+    task: TaskNames = DEFAULT_TASKS
+    preset: Preset = "cpu"
+    folds: Folds = 4
+    more_pairs: MorePairs = "roadscene@train"
+    threads: Threads = 0
+
+    def make_experiment(self) -> TasksExperiment:
+        """The experiment that they describe; see `make_experiment`."""
+        return make_experiment(**vars(self))
+
+    def chosen_folds(self, only_fold: int) -> Sequence[int]:
+        """The folds to work on: that one, or all where it is 0."""
+        return [only_fold] if only_fold else range(1, self.folds + 1)
+
+
 @app.command()
-def tasks(
-    network: Network,
-    data: Data,
-    run: Run,
-    task: TaskNames = DEFAULT_TASKS,
-    preset: Preset = "cpu",
-    folds: Folds = 4,
-    only_fold: OnlyFold = 0,
-    more_pairs: MorePairs = "roadscene@train",
-    threads: Threads = 0,
-    json: Json = None,
-) -> None:
+@with_options
+def tasks(options: ExperimentOptions, only_fold: OnlyFold = 0, json: Json = None) -> None:
     """Visible, thermal and average alone, Base, Ref and VIFA on the same folds for as many steps.
 
     Example: vifa-train experiment tasks nano --data ../shared/data --run runs/tasks --json docs/results/tasks.json
     """
-    experiment = make_experiment(network, data, run, task, preset, folds, more_pairs, threads)
-    for fold in [only_fold] if only_fold else range(1, folds + 1):
+    experiment = options.make_experiment()
+    for fold in options.chosen_folds(only_fold):
         run_fold(experiment, fold)
     if not only_fold:
         pool_folds(experiment, json, "vifa-train experiment tasks")
 
 
 @app.command()
+@with_options
 def head_depth(
-    network: Network,
-    data: Data,
-    run: Run,
-    task: TaskNames = DEFAULT_TASKS,
-    preset: Preset = "cpu",
+    options: ExperimentOptions,
     fold: Annotated[int, typer.Option(help="The block that is held out.", min=1)] = 1,
-    folds: Folds = 4,
     depths: Annotated[str, typer.Option(help="Layers of the head, with commas between.")] = "1,2,3,4,5",
-    more_pairs: MorePairs = "roadscene@train",
-    threads: Threads = 0,
     json: Json = None,
 ) -> None:
     """The paper's Figure 4: task performance by the number of task-specific layers.
 
     Example: vifa-train experiment head-depth nano --data ../shared/data --run runs/tasks
     """
-    experiment = make_experiment(network, data, run, task, preset, folds, more_pairs, threads)
+    experiment = options.make_experiment()
     rows = run_head_depth(experiment, fold, _parse_depths(depths))
     report_rows(experiment, rows, json, "vifa-train experiment head-depth")
 
@@ -110,8 +115,7 @@ def make_experiment(
     Raises:
         TrainingError, RecipeError: it cannot be run so.
     """
-    if threads:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     if network not in NETWORKS:
         raise TrainingError(f"no fusion network is called {network!r}; use one of {', '.join(NETWORKS)}")
     if folds < 2:

@@ -10,6 +10,7 @@ import torch
 import typer
 from rich.progress import track
 
+from vifa_training.commands.options import Threads, use_threads
 from vifa_training.data import open_checked
 from vifa_training.networks import build_network, count_parameters
 from vifa_training.recipe import load_recipe
@@ -24,7 +25,7 @@ def fusion(
         Path, typer.Option("--run", "-r", help="Folder of checkpoints and log; a training in it is gone on with.")
     ],
     max_minutes: Annotated[float, typer.Option(help="Rest after so long; run again to go on.", min=0)] = math.inf,
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 for one a core.", min=0)] = 0,
+    threads: Threads = 0,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     tensorboard: Annotated[bool, typer.Option(help="Write curves for TensorBoard into the run's folder.")] = False,
 ) -> None:
@@ -33,8 +34,7 @@ def fusion(
     Example: vifa-train fusion nano-fusion --data ../shared/data --run runs/nano-fusion
     """
     plan = load_recipe(recipe)
-    if threads:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     torch.manual_seed(plan.schedule.seed)
     fabric = make_fabric(plan.schedule, accelerator)
     network = build_network(plan.network, [task.name for task in plan.tasks])

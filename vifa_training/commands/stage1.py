@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
-import torch
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -13,25 +12,18 @@ from rich.table import Table
 from vifa_runtime.bundle import check_output, load_bundle
 from vifa_runtime.models import find_bundle
 from vifa_training.backbone_update import plan_update, update_backbone
+from vifa_training.commands.options import BundleName, Channels, Data, Older, Threads, use_threads
 from vifa_training.data import open_checked
 from vifa_training.distillation.stage1 import WEIGHT
 from vifa_training.experiments.schedules import FUSION
 from vifa_training.objectives.fusion_loss import FusionWeights
 
 DEFAULT_LOSS = FusionWeights(maximum=20, hot=4, gradient=5, ssim=5, information=4)
-Channels = Annotated[
-    Optional[list[Path]],
-    typer.Option(help="Key channels of an earlier data set, of vifa-train channels; one for each, the newest last."),
-]
-Older = Annotated[
-    Optional[list[str]],
-    typer.Option(help="Recipe of a labelled task that the bundle has, to measure what it loses; one for each."),
-]
 
 
 def stage1(
-    bundle: Annotated[str, typer.Argument(help="A bundle's folder, or the name of one that ships.")],
-    data: Annotated[Path, typer.Option(help="Folder that holds the data sets.")],
+    bundle: BundleName,
+    data: Data,
     part: Annotated[list[str], typer.Option(help="New pairs, like cwfid/train; may be given again.")],
     run: Annotated[Path, typer.Option("--run", "-r", help="Folder of the training; what is there is gone on with.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the new bundle.")],
@@ -42,7 +34,7 @@ def stage1(
     like: Annotated[
         Optional[str], typer.Option(help="Task whose head is trained with it; the first by default.")
     ] = None,
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 for one a core.", min=0)] = 0,
+    threads: Threads = 0,
 ) -> None:
     """Let the shared backbone learn new pairs without labels while its key channels stay what they were (Eq. 1).
 
@@ -51,8 +43,7 @@ def stage1(
 
     Example: vifa-train stage1 my-bundle --data data --part new --channels old.safetensors -r runs/new -o new-bundle
     """
-    if threads:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     source = load_bundle(find_bundle(bundle))
     check_output(output)
     update = plan_update(source, like, channels or [], older or [], preset, DEFAULT_LOSS, weight=weight)
