@@ -23,7 +23,7 @@ def find_discrepancies(
         `visible frames`: a sent stamp without a result must have ended for a counted reason, or in transport.
         `unknown results`: a result whose stamp was never sent, or that came twice.
         `<stream> law`, `pair law`: the node's two laws of accounting.
-        `pairing`: both streams' paired frames against the pairs formed.
+        `pairing`: uses of both streams' frames, and of the other's alone, against the pairs formed.
         `results of <output>`: what the node says it published for the task and processed, against what arrived.
     """
     streams = {VISIBLE: status[VISIBLE], THERMAL: status[THERMAL]}
@@ -36,7 +36,10 @@ def find_discrepancies(
         "visible frames": abs(len(known - seen) - transport_lost(sent, status, VISIBLE) - ended),
         "unknown results": sum(len(stamps) - len(known & set(stamps)) for stamps in results.values()),
         "pair law": abs(status["formed"] - status["processed"] - dropped_pairs - status["in_flight"]),
-        "pairing": sum(abs(counts["paired"] - status["formed"]) for counts in streams.values()),
+        "pairing": sum(
+            abs(counts["paired"] + counts["reused"] + streams[other]["alone"] - status["formed"])
+            for counts, other in ((streams[VISIBLE], THERMAL), (streams[THERMAL], VISIBLE))
+        ),
     }
     for name, counts in streams.items():
         found[f"{name} law"] = abs(

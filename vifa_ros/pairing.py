@@ -71,13 +71,15 @@ __all__ = [
 class PairingBuffer:
     """Takes frames of both streams as they arrive and gives pairs. Safe to call from several threads.
 
-    After every call, for each stream: received = paired + sum of dropped + waiting, and pairs given = paired + reused.
+    After every call, for each stream: received = paired + sum of dropped + waiting, and pairs given = paired + reused +
+    alone of the other stream.
     """
 
     def __init__(self, settings: PairingSettings) -> None:
         self._lock = threading.Lock()
         self._streams = {name: Stream() for name in STREAMS}
         self._now: int | None = None
+        self._alone: str | None = None
         self._settings = settings
         self._rule = self._make_rule()
 
@@ -113,6 +115,9 @@ class PairingBuffer:
             if accepted is None:
                 return []
             own.queue.append(Frame(accepted, content, None if arrival is None else self._now))
+            if self._alone == stream:
+                return self._let_go_alone(stream)
+            self._alone = None  # the camera that was lost is back
             pairs = self._rule.resolve(self._now)
             while own.waiting > self._settings.capacity:
                 own.drop_oldest(BUFFER_FULL)
@@ -133,6 +138,23 @@ class PairingBuffer:
             self._tell_time(now)
             return self._rule.resolve(self._now)
 
+    def set_alone(self, stream: str | None) -> list[Pair]:
+        """Give frames of one stream without a partner from now on, as the other camera is lost; None ends that.
+
+        It ends by itself with the next good frame of the other stream.
+
+        Returns:
+            The pairs of those frames that waited for a partner, oldest first.
+        """
+        with self._lock:
+            self._alone = stream
+            return [] if stream is None else self._let_go_alone(stream)
+
+    @property
+    def alone(self) -> str | None:
+        """The stream whose frames are given without a partner, if there is one."""
+        return self._alone
+
     def refuse(self, stream: str, reason: str) -> None:
         """Count a frame that arrived but cannot be used."""
         with self._lock:
@@ -151,6 +173,12 @@ class PairingBuffer:
         """What became of a stream's frames so far."""
         with self._lock:
             return self._streams[stream].counts()
+
+    def _let_go_alone(self, stream: str) -> list[Pair]:
+        frames = self._streams[stream].use_alone()
+        if stream == VISIBLE:
+            return [Pair(frame.content, None, 0, frame.stamp) for frame in frames]
+        return [Pair(None, frame.content, 0, frame.stamp) for frame in frames]
 
     def _make_rule(self) -> NearestRule | ReuseRule:
         if self._settings.pairing == NEAREST:

@@ -111,9 +111,10 @@ class Pair:
     """Two frames of one moment.
 
     Attributes:
-        visible, thermal: what the frames carry.
-        skew: the visible minus the thermal stamp, after offsets, nanoseconds.
-        stamp: what the visible frame was paired by, after the offset, nanoseconds; good also where headers are not.
+        visible, thermal: what the frames carry; None for the camera that is lost, see `PairingBuffer.set_alone`.
+        skew: the visible minus the thermal stamp, after offsets, nanoseconds; 0 where one of them is alone.
+        stamp: what the visible frame, or the one that is alone, was paired by, after the offset, nanoseconds; good also
+            where headers are not.
         reused: one of the frames was in an earlier pair already.
     """
 
@@ -129,7 +130,8 @@ class StreamCounts:
     """What became of one stream's frames.
 
     received = paired + sum of dropped + waiting. A frame counts as paired when it is used first, and each further use
-    counts as reused. So for either stream, pairs formed = paired + reused.
+    counts as reused. One that was used without a partner, because the other camera is lost, counts as paired and as
+    alone. So for either stream, pairs formed = paired + reused + alone of the other stream.
     """
 
     received: int
@@ -137,6 +139,7 @@ class StreamCounts:
     waiting: int
     dropped: Mapping[str, int]
     reused: int = 0
+    alone: int = 0
 
 
 @dataclass
@@ -152,6 +155,7 @@ class Stream:
     received: int = 0
     paired: int = 0
     reused: int = 0
+    alone: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -166,7 +170,7 @@ class Stream:
 
     def counts(self) -> StreamCounts:
         """What became of its frames so far."""
-        return StreamCounts(self.received, self.paired, self.waiting, dict(self.dropped), self.reused)
+        return StreamCounts(self.received, self.paired, self.waiting, dict(self.dropped), self.reused, self.alone)
 
     def use_oldest(self, keep: bool = False) -> Frame:
         """The oldest frame, counted as used once more; it leaves the queue unless it is kept."""
@@ -179,6 +183,14 @@ class Stream:
         if not keep:
             self.queue.popleft()
         return frame
+
+    def use_alone(self) -> list[Frame]:
+        """All waiting frames, oldest first, counted as used without a partner."""
+        frames = [frame for frame in self.queue if not frame.used]
+        self.queue.clear()
+        self.paired += len(frames)
+        self.alone += len(frames)
+        return frames
 
     def drop_oldest(self, reason: str) -> None:
         """Forget the oldest frame, counted unless it was used before."""

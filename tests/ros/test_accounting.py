@@ -9,9 +9,10 @@ from vifa_ros.accounting import find_discrepancies, sum_drops, transport_lost
 SENT = {"visible": list(range(0, 2000, 100)), "thermal": list(range(3, 2003, 100))}
 FUSED = [0, 100, 200, 400, 500, 700, 800, 900, 1000, 1100, 1200, 1300]
 STATUS = {
-    "visible": {"received": 19, "paired": 15, "waiting": 1, "dropped": [
+    "visible": {"received": 19, "paired": 15, "reused": 0, "alone": 2, "waiting": 1, "dropped": [
         {"reason": "bad_image", "count": 1}, {"reason": "no_partner", "count": 2}]},
-    "thermal": {"received": 20, "paired": 15, "waiting": 2, "dropped": [{"reason": "no_partner", "count": 3}]},
+    "thermal": {"received": 20, "paired": 12, "reused": 1, "alone": 0, "waiting": 5, "dropped": [
+        {"reason": "no_partner", "count": 3}]},
     "formed": 15,
     "processed": 12,
     "in_flight": 1,
@@ -21,6 +22,7 @@ STATUS = {
 OUTPUTS = ("bright/image", "bright/mask", "dim/image")
 COUNTERS = [
     *[(stream, counter) for stream in ("visible", "thermal") for counter in ("received", "paired", "waiting")],
+    *[(stream, counter) for stream in ("visible", "thermal") for counter in ("reused", "alone")],
     ("visible", "dropped", 0, "count"),
     ("visible", "dropped", 1, "count"),
     ("thermal", "dropped", 0, "count"),

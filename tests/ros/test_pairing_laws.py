@@ -1,7 +1,8 @@
 """The laws of accounting, after every single call, for any sequence of calls, and from several threads.
 
 Frames, per stream: received = paired + sum of dropped + waiting, where `received` is counted by the test.
-Pairs: every pair given is the first or a further use of a frame of each stream: pairs = paired + reused. The worker's
+Pairs: every pair given is the first or a further use of a frame of each stream, or that of the other stream's frame
+alone: pairs = paired + reused + alone of the other. The worker's
 law, formed = processed + sum of dropped + in flight, is held beside it where the pairs go to a worker.
 """
 
@@ -71,6 +72,7 @@ class Calls(RuleBasedStateMachine):
         self.uses: dict[str, Counter[int]] = {stream: Counter() for stream in STREAMS}
         self.last = dict.fromkeys(STREAMS, -1)
         self.pairs = 0
+        self.alone: Counter[str] = Counter()
 
     @rule(stream=STREAM, step=st.integers(-20 * MS, 60 * MS), tick=TICK)
     def add(self, stream: str, step: int, tick: int) -> None:
@@ -111,6 +113,11 @@ class Calls(RuleBasedStateMachine):
         self.buffer.reconfigure(settings)
         assert all(self.buffer.counts(stream).waiting == 0 for stream in STREAMS)
 
+    @rule(stream=st.sampled_from([*STREAMS, None]))
+    def lose_a_camera(self, stream: str | None) -> None:
+        self.check(self.buffer.set_alone(stream))
+        assert stream is None or self.buffer.counts(stream).waiting == 0
+
     @rule(tick=TICK)
     def expire(self, tick: int) -> None:
         self.now += tick
@@ -140,7 +147,9 @@ class Calls(RuleBasedStateMachine):
             assert counts.received == self.arrived[stream]
             assert counts.waiting <= self.settings.capacity
             assert counts.paired == len(self.uses[stream])
-            assert counts.paired + counts.reused == self.pairs
+            assert counts.alone == self.alone[stream]
+            other = self.buffer.counts(THERMAL if stream == VISIBLE else VISIBLE)
+            assert counts.paired + counts.reused + other.alone == self.pairs
 
     def add_frame(self, stream: str, stamp: int, arrival: int | None) -> None:
         clock = arrival if self.settings.stamps == ARRIVAL else stamp
@@ -153,13 +162,26 @@ class Calls(RuleBasedStateMachine):
         for pair in pairs:
             self.pairs += 1
             again = False
-            for stream, (number, _) in ((VISIBLE, pair.visible), (THERMAL, pair.thermal)):
+            frames = {VISIBLE: pair.visible, THERMAL: pair.thermal}
+            for stream in [stream for stream, frame in frames.items() if frame is not None]:
+                number = frames[stream][0]
                 assert number > self.last[stream] - (stream not in ONCE[self.settings.pairing])
                 self.last[stream] = number
                 again |= number in self.uses[stream]
                 self.uses[stream][number] += 1
             assert pair.reused == again
-            self.check_skew(pair)
+            if None in frames.values():
+                self.check_alone(pair)
+            else:
+                self.check_skew(pair)
+
+    def check_alone(self, pair: Pair) -> None:
+        """A frame that is given alone is of the stream that may be, and was in no pair before."""
+        stream, frame = (VISIBLE, pair.visible) if pair.thermal is None else (THERMAL, pair.thermal)
+        assert self.buffer.alone == stream and not pair.reused and pair.skew == 0
+        self.alone[stream] += 1
+        if self.settings.stamps == HEADER:
+            assert pair.stamp == frame[1] + self.settings.offset(stream)
 
     def check_skew(self, pair: Pair) -> None:
         settings, reach = self.settings, max(self.settings.slop, self.settings.max_reuse_age)
@@ -209,6 +231,9 @@ def test_the_laws_hold_at_any_moment_while_several_threads_call(pairing, threads
             arrived[seed][stream] += 1
             if choose.random() < 0.1:
                 buffer.refuse(stream, "bad_image")
+            elif choose.random() < 0.05:
+                pairs += buffer.set_alone(choose.choice([*STREAMS, None]))
+                arrived[seed][stream] -= 1
             else:
                 stamp = (now + choose.randrange(8)) * MS
                 pairs += buffer.add(stream, stamp, stamp, now * MS)
@@ -249,4 +274,5 @@ def test_the_laws_hold_at_any_moment_while_several_threads_call(pairing, threads
         counts = buffer.counts(stream)
         check_frames(counts)
         assert counts.received == sum(by_thread[stream] for by_thread in arrived)
-        assert counts.paired + counts.reused == worker.counts().formed
+        other = buffer.counts(THERMAL if stream == VISIBLE else VISIBLE)
+        assert counts.paired + counts.reused + other.alone == worker.counts().formed
