@@ -8,26 +8,34 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from vifa_runtime.backends import BACKENDS, BackendError, Options
+from vifa_runtime.backends import BACKENDS, PRECISIONS, BackendError, Options
 from vifa_runtime.bench import bench as measure
 from vifa_runtime.bundle import load_bundle
+from vifa_runtime.cli_options import (
+    BackendOption,
+    BundleOption,
+    JsonOption,
+    PrecisionOption,
+    ThreadsOption,
+    parse_size,
+)
 from vifa_runtime.models import DEFAULT_BUNDLE, find_bundle
 from vifa_runtime.provenance import describe_run
 
+SMALLEST = 64  # side of the images, pixels
+
 
 def bench(
-    bundle: Annotated[
-        str, typer.Option("--bundle", "-b", help="Folder of a bundle, or the name of a shipped one.")
-    ] = DEFAULT_BUNDLE,
+    bundle: BundleOption = DEFAULT_BUNDLE,
     size: Annotated[str, typer.Option(help="Of the camera images, WIDTHxHEIGHT.")] = "640x480",
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 for one a core.", min=0)] = 0,
-    backend: Annotated[str, typer.Option(help=f"Engine: {', '.join(BACKENDS)}.")] = BACKENDS[0],
-    precision: Annotated[str, typer.Option(help="Of TensorRT: fp32, fp16, int8.")] = "fp32",
+    threads: ThreadsOption = 0,
+    backend: BackendOption = BACKENDS[0],
+    precision: PrecisionOption = PRECISIONS[0],
     seconds: Annotated[float, typer.Option(help="Of each of the two measurements.", min=0)] = 10.0,
     tasks: Annotated[
         str, typer.Option(help="How many tasks to compare, with commas between; empty for none.")
     ] = "1,2,5",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure a bundle on this machine: every stage, the floor, and what one backbone for several tasks saves.
 
@@ -39,18 +47,11 @@ def bench(
     loaded = load_bundle(find_bundle(bundle))
     options = Options(threads=threads, precision=precision)
     with Console(stderr=True).status("") as shown:
-        row = measure(loaded, backend, _parse_size(size), options, seconds, counts, shown.update)
+        row = measure(loaded, backend, parse_size(size, SMALLEST), options, seconds, counts, shown.update)
     if as_json:
         print(json.dumps({"meta": describe_run("vifa bench", seed=0), "rows": [row]}, indent=2))
     else:
         _show(row)
-
-
-def _parse_size(text: str) -> tuple[int, int]:
-    width, _, height = text.partition("x")
-    if not (width.isdigit() and height.isdigit() and 64 <= int(width) <= 8192 and 64 <= int(height) <= 8192):
-        raise BackendError(f"--size must be WIDTHxHEIGHT of 64 to 8192 pixels, like 640x480, got {text!r}")
-    return int(height), int(width)
 
 
 def _show(row: Mapping[str, Any]) -> None:

@@ -3,8 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -14,32 +13,33 @@ from rich.table import Table
 from vifa_runtime.backends import PRECISIONS, BackendError
 from vifa_runtime.backends.engine_cache import default_folder, size_text
 from vifa_runtime.bundle import Bundle, load_bundle
+from vifa_runtime.cli_options import BundleArgument, JsonOption, OptionalPath, OptionalText, parse_size
 from vifa_runtime.models import DEFAULT_BUNDLE, find_bundle
 from vifa_runtime.provenance import describe_run
 
 if TYPE_CHECKING:
     from vifa_runtime.backends.tensorrt_build import Built, Order, Report
 
-SMALLEST, LARGEST = 16, 8192
+SMALLEST = 16  # side of the images, pixels
 
 
 def build(
-    bundle: Annotated[str, typer.Argument(help="Folder of a bundle, or the name of a shipped one.")] = DEFAULT_BUNDLE,
+    bundle: BundleArgument = DEFAULT_BUNDLE,
     precision: Annotated[str, typer.Option(help=f"Of the engines: {', '.join(PRECISIONS)}.")] = PRECISIONS[0],
     size: Annotated[
-        Optional[str],  # noqa: UP045 (see pyproject.toml)
+        OptionalText,
         typer.Option(help="Of the camera images, WIDTHxHEIGHT. Not needed where the bundle has a working size."),
     ] = None,
     engines: Annotated[
-        Optional[Path],  # noqa: UP045
+        OptionalPath,
         typer.Option(help="Folder for the engines; the user's cache if left out. It must be trusted."),
     ] = None,
     device: Annotated[int, typer.Option(help="Number of the GPU.", min=0)] = 0,
     calibration: Annotated[
-        Optional[Path],  # noqa: UP045
+        OptionalPath,
         typer.Option(help="For int8: folder with vi/ and ir/ of pairs like those that the robot sees."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Build TensorRT engines of a bundle's graphs for this machine's GPU; those that fit already stay.
 
@@ -70,11 +70,7 @@ def _grid_size(bundle: Bundle, text: str | None) -> tuple[int, int]:
         return bundle.grid(bundle.working_size).padded
     if text is None:
         raise BackendError(f"bundle {bundle.name} works at the camera's size; say which by --size, like --size 640x480")
-    width, _, height = text.partition("x")
-    sides = [int(side) if side.isdecimal() and len(side) < 6 else 0 for side in (height, width)]
-    if min(sides) < SMALLEST or max(sides) > LARGEST:
-        raise BackendError(f"--size must be WIDTHxHEIGHT of {SMALLEST} to {LARGEST} pixels, like 640x480, got {text!r}")
-    return bundle.grid((sides[0], sides[1])).padded
+    return bundle.grid(parse_size(text, SMALLEST)).padded
 
 
 @contextmanager

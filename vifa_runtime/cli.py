@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -17,6 +17,16 @@ from vifa_runtime.backends import BACKENDS, PRECISIONS, Options, prepare
 from vifa_runtime.bench_command import bench
 from vifa_runtime.build_command import build
 from vifa_runtime.bundle import Bundle, Task, load_bundle
+from vifa_runtime.cli_options import (
+    BackendOption,
+    BundleArgument,
+    BundleOption,
+    JsonOption,
+    OptionalPath,
+    OptionalTexts,
+    PrecisionOption,
+    ThreadsOption,
+)
 from vifa_runtime.files import write_json
 from vifa_runtime.metrics import Detections
 from vifa_runtime.models import DEFAULT_BUNDLE, find_bundle
@@ -39,10 +49,6 @@ app.command()(bench)
 bundle_app.command()(build)
 bundle_app.command()(quantize)
 
-BundleOption = Annotated[str, typer.Option("--bundle", "-b", help="Folder of a bundle, or the name of a shipped one.")]
-BundleArgument = Annotated[str, typer.Argument(help="Folder of a bundle, or the name of a shipped one.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-
 
 @app.command()
 def fuse(
@@ -52,12 +58,12 @@ def fuse(
         Path, typer.Option("--output", "-o", help="Folder for <task>/<name>.png and what is found in it.")
     ],
     bundle: BundleOption = DEFAULT_BUNDLE,
-    task: Annotated[Optional[list[str]], typer.Option(help="Task to run; may be given again. All by default.")] = None,
-    backend: Annotated[str, typer.Option(help=f"Engine: {', '.join(BACKENDS)}.")] = BACKENDS[0],
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 for one a core.", min=0)] = 0,
-    precision: Annotated[str, typer.Option(help=f"Of TensorRT: {', '.join(PRECISIONS)}.")] = PRECISIONS[0],
+    task: Annotated[OptionalTexts, typer.Option(help="Task to run; may be given again. All by default.")] = None,
+    backend: BackendOption = BACKENDS[0],
+    threads: ThreadsOption = 0,
+    precision: PrecisionOption = PRECISIONS[0],
     engines: Annotated[
-        Optional[Path], typer.Option(help="Folder of TensorRT engines; the user's cache if left out.")
+        OptionalPath, typer.Option(help="Folder of TensorRT engines; the user's cache if left out.")
     ] = None,
     allow_fallback: Annotated[
         bool, typer.Option("--allow-fallback", help=f"Use {BACKENDS[0]} where the engine can't be had, and say so.")

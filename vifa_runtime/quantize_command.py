@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vifa_runtime.bundle import Bundle, check_output, load_bundle, write_bundle
+from vifa_runtime.cli_options import BundleArgument, JsonOption
 from vifa_runtime.labels import Labels, read_mask, read_yolo
 from vifa_runtime.models import find_bundle
 from vifa_runtime.pairs import PairPaths, find_pairs, read_thermal, read_visible
@@ -21,7 +22,7 @@ from vifa_runtime.quantize import quantize as make_8_bits
 
 
 def quantize(
-    bundle: Annotated[str, typer.Argument(help="Folder of a bundle, or the name of a shipped one.")],
+    bundle: BundleArgument,
     pairs: Annotated[Path, typer.Option(help="Folder of pairs to calibrate on: vi/ and ir/, the robot's own.")],
     evaluation: Annotated[
         Path, typer.Option(help="Folder of other pairs, with labels/ or masks/ where there are some.")
@@ -32,7 +33,7 @@ def quantize(
     ] = LIMIT,
     images: Annotated[int, typer.Option(help="Pairs to calibrate on, evenly drawn.", min=1)] = 16,
     measured: Annotated[int, typer.Option(help="Pairs to measure on, evenly drawn; 0 for all.", min=0)] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Write a bundle whose convolutions are in 8 bits, as many as leave the images what they were.
 
