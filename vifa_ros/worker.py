@@ -1,13 +1,14 @@
-"""One thread that owns an engine and works on the newest pair. Knows no ROS.
+"""One thread that owns an engine and works on the newest pairs. Knows no ROS.
 
 Engines are slow to build and, on a GPU, bound to the thread that made them. So the thread builds, runs and closes the
-engine, and takes its work from a slot of one: a newer pair replaces one that still waits.
+engine, and takes its work from a slot of one: a newer pair replaces one that still waits. Where pairs come in bursts,
+the slot may hold a few, in their order.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -60,7 +61,8 @@ class Worker(Generic[E, P]):
         """
         self._build, self._handle, self._on_error = build, handle, on_error
         self._wake = threading.Condition()
-        self._slot: P | None = None
+        self._slot: deque[P] = deque()
+        self._capacity = 1
         self._busy = self._stopping = self._accepting = False
         self._ready = threading.Event()
         self._engine: E | None = None
@@ -83,33 +85,39 @@ class Worker(Generic[E, P]):
             raise WorkerError(str(self._failure)) from self._failure
         return self._engine
 
-    def accept(self) -> None:
-        """Take pairs from now on; counts start at zero."""
+    def accept(self, capacity: int = 1) -> None:
+        """Take pairs from now on; counts start at zero.
+
+        Args:
+            capacity: pairs that may wait, at least 1.
+        """
         with self._wake:
+            self._capacity = capacity
             self._formed = int(self._busy)
             self._processed = 0
             self._dropped.clear()
             self._accepting = True
 
     def submit(self, pair: P) -> None:
-        """Hand over a pair; it replaces one that still waits."""
+        """Hand over a pair; the oldest one that still waits makes room for it."""
         with self._wake:
             self._formed += 1
             if not self._accepting:
                 self._dropped[DEACTIVATED] += 1
                 return
-            if self._slot is not None:
+            if len(self._slot) >= self._capacity:
+                self._slot.popleft()
                 self._dropped[SUPERSEDED] += 1
-            self._slot = pair
+            self._slot.append(pair)
             self._wake.notify()
 
     def refuse(self, timeout: float) -> None:
-        """Take no more pairs; the waiting one is dropped, the running one is given `timeout` seconds to end."""
+        """Take no more pairs; waiting ones are dropped, the running one is given `timeout` seconds to end."""
         with self._wake:
             self._accepting = False
-            if self._slot is not None:
-                self._slot = None
-                self._dropped[DEACTIVATED] += 1
+            if self._slot:
+                self._dropped[DEACTIVATED] += len(self._slot)
+                self._slot.clear()
             self._wake.wait_for(lambda: not self._busy, timeout)
 
     def stop(self, timeout: float) -> bool:
@@ -122,7 +130,7 @@ class Worker(Generic[E, P]):
     def counts(self) -> PairCounts:
         """What became of the pairs since `accept`."""
         with self._wake:
-            in_flight = int(self._slot is not None) + int(self._busy)
+            in_flight = len(self._slot) + int(self._busy)
             return PairCounts(self._formed, self._processed, in_flight, dict(self._dropped))
 
     def _request_stop(self) -> None:
@@ -146,12 +154,11 @@ class Worker(Generic[E, P]):
 
     def _next(self) -> P | None:
         with self._wake:
-            self._wake.wait_for(lambda: self._stopping or self._slot is not None)
+            self._wake.wait_for(lambda: self._stopping or self._slot)
             if self._stopping:
                 return None
-            pair, self._slot = self._slot, None
             self._busy = True
-            return pair
+            return self._slot.popleft()
 
     def _try(self, engine: E, pair: P) -> str | None:
         try:

@@ -64,6 +64,31 @@ def bench():
     bench.worker.stop(PATIENCE)
 
 
+def test_a_slot_for_several_keeps_their_order_and_the_newest(bench):
+    bench.worker.start(PATIENCE)
+    bench.worker.accept(capacity=3)
+    bench.submit_and_wait_until_it_runs("first")
+    for pair in "abcde":
+        bench.worker.submit(pair)
+    bench.wait_for(PairCounts(6, 0, 4, {SUPERSEDED: 2}))
+    for _ in range(4):
+        bench.outcomes.put(None)
+    bench.wait_for(PairCounts(6, 4, 0, {SUPERSEDED: 2}))
+    assert bench.handled == ["first", "c", "d", "e"]
+
+
+def test_all_that_wait_are_dropped_when_it_refuses(bench):
+    bench.worker.start(PATIENCE)
+    bench.worker.accept(capacity=3)
+    bench.submit_and_wait_until_it_runs("first")
+    bench.worker.submit("second")
+    bench.worker.submit("third")
+    bench.outcomes.put(None)
+    bench.worker.refuse(PATIENCE)
+    counts = bench.worker.counts()
+    assert counts.formed == counts.processed + counts.dropped[DEACTIVATED] == 3
+
+
 def test_a_pair_is_handled_and_counted(bench):
     bench.start()
     bench.outcomes.put(None)
