@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from onnxruntime import quantization
 from rewritten_graphs import IMAGE, compute, pixels, shapes_of, smooth_pair
 from tensorrt_rules import parser_problems
 from tiny_bundle import BYTE, FLOAT, graph, value
@@ -46,7 +47,6 @@ def quantised(tmp_path, **options):
     plain = graph(nodes, [value("visible", BYTE, [1, "H", "W", 3])], [value("out", FLOAT, None)], constants)
     (tmp_path / "plain.onnx").write_bytes(plain)
     batches = [{"visible": smooth_pair(seed=seed)["visible"]} for seed in range(4)]
-    quantization = pytest.importorskip("onnxruntime.quantization")
     quantization.quantize_static(
         str(tmp_path / "plain.onnx"),
         str(tmp_path / "int8.onnx"),
@@ -64,7 +64,7 @@ def quantised(tmp_path, **options):
 @pytest.mark.parametrize("old", [False, True])
 def test_scales_become_signed_and_symmetric(tmp_path, per_channel, activations, old):
     """What the quantizer writes for processors, TensorRT refuses. Rewritten, its steps are at most twice as large."""
-    kind = getattr(pytest.importorskip("onnxruntime.quantization").QuantType, activations)
+    kind = getattr(quantization.QuantType, activations)
     plain, data, inputs = quantised(tmp_path, per_channel=per_channel, activation_type=kind)
     assert is_quantised(data) and not is_quantised(plain)
     assert parser_problems(onnx.load_model_from_string(data), False)
@@ -79,8 +79,7 @@ def test_scales_become_signed_and_symmetric(tmp_path, per_channel, activations, 
 
 
 def test_weights_keep_their_values_when_their_scale_is_written_anew(tmp_path):
-    kinds = pytest.importorskip("onnxruntime.quantization").QuantType
-    _, data, inputs = quantised(tmp_path, per_channel=True, activation_type=kinds.QInt8)
+    _, data, inputs = quantised(tmp_path, per_channel=True, activation_type=quantization.QuantType.QInt8)
     model = onnx.load_model_from_string(rewrite(data, shapes_of(inputs)).data)
     quantisers = {found.output[0]: found for found in model.graph.node if found.op_type == "QuantizeLinear"}
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
