@@ -83,10 +83,8 @@ def test_all_that_wait_are_dropped_when_it_refuses(bench):
     bench.submit_and_wait_until_it_runs("first")
     bench.worker.submit("second")
     bench.worker.submit("third")
-    bench.outcomes.put(None)
-    bench.worker.refuse(PATIENCE)
-    counts = bench.worker.counts()
-    assert counts.formed == counts.processed + counts.dropped[DEACTIVATED] == 3
+    bench.worker.refuse(0.0)
+    assert bench.worker.counts() == PairCounts(3, 0, 1, {DEACTIVATED: 2})
 
 
 def test_a_pair_is_handled_and_counted(bench):
