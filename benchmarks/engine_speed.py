@@ -47,8 +47,7 @@ def against_eager(bundle: Bundle, size: tuple[int, int], threads: int, seconds: 
     """Medians of turns: eager torch, ONNX Runtime, their ratio with its quartiles."""
     torch.set_num_threads(threads)
     network = network_of(bundle)
-    fusion = bundle.with_tasks(bundle.tasks)
-    engine = prepare("onnxruntime", fusion, Options(threads=threads))
+    engine = prepare("onnxruntime", bundle, Options(threads=threads))
     rng = np.random.default_rng(0)
     visible, thermal = rng.integers(0, 256, (1, *size, 3), np.uint8), rng.random((1, *size), np.float32)
     luma, warm = (torch.rand(1, 1, *size) for _ in range(2))
