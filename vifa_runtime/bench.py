@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from vifa_runtime.backends import Backend, Options, prepare
 from vifa_runtime.bundle import BACKBONE, Bundle, Task
 from vifa_runtime.graph_costs import count_flops
+from vifa_runtime.graph_tools import fix_sizes, image_shapes, sides
 from vifa_runtime.pipeline import FusionPipeline
 from vifa_runtime.street import Street
 
@@ -111,9 +112,9 @@ def bench(
 
 def chain_flops(bundle: Bundle, size: tuple[int, int]) -> dict[str, int]:
     """Path of each graph -> its operations for a pair of `size` (height, width), which the engine takes as it is."""
-    height, width = size
-    shapes: dict[str, Sequence[int]] = {"visible": (1, height, width, 3), "thermal": (1, height, width)}
-    shapes |= {"image": (1, height, width, 3)} | _feature_shapes(bundle.graphs[BACKBONE], shapes)
+    shapes = image_shapes(size)
+    backbone = fix_sizes(onnx.load_model_from_string(bundle.graphs[BACKBONE]), shapes)
+    shapes |= {feature.name: sides(feature) for feature in backbone.graph.output}
     return {path: count_flops(graph, shapes) for path, graph in bundle.graphs.items()}
 
 
@@ -247,18 +248,6 @@ def _scaled(graph: bytes, factor: float) -> bytes:
             scaled = (numpy_helper.to_array(tensor) * np.float32(factor)).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(scaled, tensor.name))
     return model.SerializeToString()
-
-
-def _feature_shapes(backbone: bytes, inputs: dict[str, Sequence[int]]) -> dict[str, Sequence[int]]:
-    """Features of a backbone -> their shapes for inputs of these shapes."""
-    model = onnx.load_model_from_string(backbone)
-    for value in model.graph.input:
-        for dim, side in zip(value.type.tensor_type.shape.dim, inputs[value.name], strict=True):
-            dim.dim_value = side
-    for value in model.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    return {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in inferred.graph.output}
 
 
 def _graph(operator: str, inputs: int, shape: Sequence[int]) -> bytes:

@@ -12,8 +12,9 @@ import math
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import TensorProto, shape_inference
+from onnx import TensorProto
 
+from vifa_runtime.graph_tools import Shape, element_type, fix_sizes, sides
 from vifa_runtime.messages import first_line
 
 _OPERATORS = """
@@ -30,7 +31,6 @@ LARGEST_WEIGHTS = 1 << 27  # numbers
 PER_PIXEL = 512  # elements of any one tensor per pixel of the image
 _PROBES = ((128, 192), (1280, 1024))  # (height, width), each rounded up to the size multiple
 
-Shape = list[int]
 Features = dict[str, Shape]  # of a backbone, by name
 
 
@@ -77,7 +77,7 @@ def check_task(data: bytes, kind: str, classes: int, size_multiple: int) -> None
         GraphError: see the module.
     """
     for size in _probe_sizes(size_multiple):
-        model = _check(data, {"image": (TensorProto.UINT8, [1, *size, 3])}, {"image"}, size)
+        model = _check(data, {"image": (TensorProto.UINT8, (1, *size, 3))}, {"image"}, size)
         if kind == "detection":
             _check_detection_outputs(model, classes)
         else:
@@ -89,20 +89,20 @@ def _probe_sizes(multiple: int) -> list[tuple[int, int]]:
 
 
 def _check_backbone_at(size: tuple[int, int], data: bytes) -> Features:
-    inputs = {"visible": (TensorProto.UINT8, [1, *size, 3]), "thermal": (TensorProto.FLOAT, [1, *size])}
+    inputs = {"visible": (TensorProto.UINT8, (1, *size, 3)), "thermal": (TensorProto.FLOAT, (1, *size))}
     model = _check(data, inputs, set(inputs), size)
     features = {}
     for output in model.graph.output:
-        if output.type.tensor_type.elem_type != TensorProto.FLOAT or output.name in (*inputs, "fused"):
+        if element_type(output) != TensorProto.FLOAT or output.name in (*inputs, "fused"):
             raise GraphError(f"output {output.name!r} is no float32 feature tensor")
-        features[output.name] = _shape(output)
+        features[output.name] = sides(output)
     if not features:
         raise GraphError("has no output; a backbone gives at least one feature tensor")
     return features
 
 
 def _check_head_at(size: tuple[int, int], data: bytes, features: Features) -> None:
-    image = [1, *size, 3]
+    image = (1, *size, 3)
     inputs = {name: (TensorProto.FLOAT, shape) for name, shape in features.items()}
     model = _check(data, {**inputs, "visible": (TensorProto.UINT8, image)}, {"visible"}, size)
     outputs = _outputs(model)
@@ -121,7 +121,7 @@ def _check_detection_outputs(model: onnx.ModelProto, classes: int) -> None:
     kind, shape = outputs["boxes"]
     if kind != TensorProto.FLOAT or len(shape) != 3 or shape[0] != 1 or shape[2] != 4:
         raise GraphError("output 'boxes' is not float32 of shape (1, A, 4)")
-    if outputs["scores"] != (TensorProto.FLOAT, [1, shape[1], classes]):
+    if outputs["scores"] != (TensorProto.FLOAT, (1, shape[1], classes)):
         raise GraphError(f"output 'scores' is not float32 of shape (1, A, {classes}): for each box one score a class")
 
 
@@ -133,13 +133,13 @@ def _check_segmentation_outputs(model: onnx.ModelProto, size: tuple[int, int]) -
             "'confidence'"
         )
     for name, output in outputs.items():
-        if output != (TensorProto.UINT8, [1, *size]):
+        if output != (TensorProto.UINT8, (1, *size)):
             raise GraphError(f"output {name!r} is not uint8 of shape (1, H, W), the size of the image")
 
 
 def _outputs(model: onnx.ModelProto) -> dict[str, tuple[int, Shape]]:
     """Element type and shape of every output, by name."""
-    return {output.name: (output.type.tensor_type.elem_type, _shape(output)) for output in model.graph.output}
+    return {output.name: (element_type(output), sides(output)) for output in model.graph.output}
 
 
 def _parse(data: bytes) -> onnx.ModelProto:
@@ -182,17 +182,17 @@ def _check(
         if value.name not in inputs:
             raise GraphError(f"asks for the input {value.name!r}; known are {', '.join(map(repr, inputs))}")
         kind, shape = inputs[value.name]
-        if value.type.tensor_type.elem_type != kind or len(value.type.tensor_type.shape.dim) != len(shape):
+        if element_type(value) != kind or len(value.type.tensor_type.shape.dim) != len(shape):
             raise GraphError(f"input {value.name!r} has the wrong element type or number of dimensions")
         for dim, side in zip(value.type.tensor_type.shape.dim, shape, strict=True):
             if dim.dim_value not in (0, side):
                 raise GraphError(f"input {value.name!r} has a fixed side of {dim.dim_value}; height and width vary")
-            dim.dim_value = side
     computed = {name for node in model.graph.node for name in node.output}
     for output in model.graph.output:
         if output.name not in computed:
             raise GraphError(f"output {output.name!r} is not computed by any operator")
-    return _infer_bounded_shapes(model, PER_PIXEL * math.prod(size))
+    shapes = {name: shape for name, (_, shape) in inputs.items()}
+    return _infer_bounded_shapes(model, shapes, PER_PIXEL * math.prod(size))
 
 
 def _check_node(node: onnx.NodeProto) -> None:
@@ -214,22 +214,19 @@ def _lies_outside(tensor: onnx.TensorProto) -> bool:
     return tensor.data_location == TensorProto.EXTERNAL or len(tensor.external_data) > 0
 
 
-def _infer_bounded_shapes(model: onnx.ModelProto, largest: int) -> onnx.ModelProto:
-    del model.graph.value_info[:]
-    for output in model.graph.output:
-        output.type.tensor_type.ClearField("shape")
+def _infer_bounded_shapes(model: onnx.ModelProto, shapes: dict[str, Shape], largest: int) -> onnx.ModelProto:
     try:
-        inferred = shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+        inferred = fix_sizes(model, shapes)
     except Exception as error:  # onnx raises bare C++ exceptions of several types
         raise GraphError(f"is inconsistent: {first_line(error, 160)}") from None
-    known = {value.name: _shape(value) for value in [*inferred.graph.value_info, *inferred.graph.output]}
+    known = {value.name: sides(value) for value in [*inferred.graph.value_info, *inferred.graph.output]}
     for name in (name for node in inferred.graph.node for name in node.output if name):
         if name not in known or min(known[name], default=1) < 1:
             raise GraphError(f"the shape of tensor {name!r} cannot be told before running it")
         if math.prod(known[name]) > largest:
             raise GraphError(f"tensor {name!r} has more than {PER_PIXEL} elements per image pixel")
-    known |= {value.name: _shape(value) for value in inferred.graph.input}
-    known |= {tensor.name: list(tensor.dims) for tensor in inferred.graph.initializer}
+    known |= {value.name: sides(value) for value in inferred.graph.input}
+    known |= {tensor.name: tuple(tensor.dims) for tensor in inferred.graph.initializer}
     for node in inferred.graph.node:
         if node.op_type == "Reshape":
             _check_reshape(node, known)
@@ -241,9 +238,3 @@ def _check_reshape(node: onnx.NodeProto, known: dict[str, Shape]) -> None:
     source = known.get(node.input[0]) if node.input else None
     if source is None or math.prod(source) != math.prod(known[node.output[0]]):
         raise GraphError(f"reshapes to {node.output[0]!r}, whose size does not follow the image's; export it anew")
-
-
-def _shape(value: onnx.ValueInfoProto) -> Shape:
-    """Sides of a tensor; 0 for one that is not known, and [0] where not even their number is."""
-    tensor = value.type.tensor_type
-    return [dim.dim_value for dim in tensor.shape.dim] if tensor.HasField("shape") else [0]

@@ -1,15 +1,16 @@
-"""What an ONNX graph costs at one size of image: operations and the bytes that cannot be avoided."""
+"""What an ONNX graph costs at one size of image, in operations."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 
 import onnx
-from onnx import helper, shape_inference
+from onnx import helper
+
+from vifa_runtime.graph_tools import Shapes, fix_sizes, infos, sides
 
 
-def count_flops(data: bytes, inputs: Mapping[str, Sequence[int]]) -> int:
+def count_flops(data: bytes, inputs: Shapes) -> int:
     """Floating-point operations of a graph, a multiply and an add being two.
 
     Convolutions, transposed convolutions and matrix products are counted; every other operator as one for each number
@@ -19,20 +20,9 @@ def count_flops(data: bytes, inputs: Mapping[str, Sequence[int]]) -> int:
         data: ONNX bytes that have passed `graph_check`.
         inputs: name -> shape, without any open side.
     """
-    model = onnx.load_model_from_string(data)
-    del model.graph.value_info[:]
-    for value in [*model.graph.input, *model.graph.output]:
-        value.type.tensor_type.ClearField("shape")
-    for value in model.graph.input:
-        for side in inputs[value.name]:
-            value.type.tensor_type.shape.dim.add().dim_value = side
-    inferred = shape_inference.infer_shapes(model, data_prop=True)
-    shapes = {
-        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        for value in [*inferred.graph.value_info, *inferred.graph.output, *inferred.graph.input]
-    }
-    shapes |= {tensor.name: list(tensor.dims) for tensor in inferred.graph.initializer}
-    return sum(_flops(node, shapes) for node in inferred.graph.node)
+    model = fix_sizes(onnx.load_model_from_string(data), inputs)
+    shapes = {name: sides(value) for name, value in infos(model).items()}
+    return sum(_flops(node, shapes) for node in model.graph.node)
 
 
 _MOVING = """
@@ -42,8 +32,8 @@ _MOVING = """
 _MOVES = frozenset(_MOVING.split())
 
 
-def _flops(node: onnx.NodeProto, shapes: Mapping[str, Sequence[int]]) -> int:
-    given = math.prod(shapes.get(node.output[0], [0]))
+def _flops(node: onnx.NodeProto, shapes: Shapes) -> int:
+    given = math.prod(shapes[node.output[0]])
     if node.op_type in _MOVES:
         return 0
     if node.op_type == "Conv":  # for each number: one product for each weight of its output channel

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from vifa_runtime.backends.graph_tools import element_type, infer, infos
+from vifa_runtime.graph_tools import element_type, infer, infos
 
 _HEAVY = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
 _CHEAP = """

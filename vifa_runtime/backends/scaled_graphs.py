@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
-from vifa_runtime.backends.graph_tools import infer
+from vifa_runtime.graph_tools import infer
 
 _LARGEST = 127
 

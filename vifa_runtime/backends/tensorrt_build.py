@@ -41,6 +41,7 @@ from vifa_runtime.backends.tensorrt_calls import make, make_logger, refusal, ver
 from vifa_runtime.backends.tensorrt_graphs import Rewritten, is_quantised, rewrite
 from vifa_runtime.bundle import BACKBONE, Bundle
 from vifa_runtime.files import write_atomically
+from vifa_runtime.graph_tools import Shape, image_shapes
 from vifa_runtime.messages import first_line
 
 NO_CALIBRATION = (11, 0)  # the first version without
@@ -114,7 +115,7 @@ def build_engines(trt: Any, cuda: Any, gpu: Gpu, order: Order, report: Report) -
     pairs = _calibration(trt, order)
     make_folder(order.folder)
     built: list[Built] = []
-    features: dict[str, tuple[int, ...]] = {}
+    features: dict[str, Shape] = {}
     for path, graph in order.bundle.graphs.items():
         start = time.perf_counter()
         plan = _plan(version_of(trt)[0], order.precision, is_quantised(graph), pairs is not None)
@@ -167,9 +168,8 @@ def _plan(major: int, precision: str, quantised: bool, calibrate: bool) -> _Plan
     return _Plan(flags=flags, exact=wide)
 
 
-def _rewrite(trt: Any, order: Order, path: str, features: Mapping[str, tuple[int, ...]], plan: _Plan) -> Rewritten:
-    image = (1, *order.size, 3)
-    shapes = {**features, "visible": image, "image": image, "thermal": (1, *order.size)}
+def _rewrite(trt: Any, order: Order, path: str, features: Mapping[str, Shape], plan: _Plan) -> Rewritten:
+    shapes = {**features, **image_shapes(order.size)}
     try:
         return rewrite(order.bundle.graphs[path], shapes, old=version_of(trt)[0] < 10, half=plan.half)
     except Exception as error:  # onnx raises bare C++ exceptions of several types

@@ -27,14 +27,22 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
-from vifa_runtime.backends.graph_tools import drop_unused, element_type, infer, infos, opset_of, sides
 from vifa_runtime.backends.half_graphs import to_half
 from vifa_runtime.backends.scaled_graphs import make_symmetric
+from vifa_runtime.graph_tools import (
+    Shape,
+    Shapes,
+    drop_unused,
+    element_type,
+    fix_sizes,
+    infer,
+    infos,
+    opset_of,
+    sides,
+)
 
 OLD_OPSET = 17
 LARGEST_CONSTANT = 1 << 24  # numbers of what is computed before a graph is built
-
-Shapes = Mapping[str, Sequence[int]]
 
 _COMPUTED = """
     Add Cast Concat Constant ConstantOfShape Div Equal Expand Floor Gather Identity Mul Reshape Shape Slice Squeeze Sub
@@ -63,8 +71,8 @@ class Rewritten:
     """A graph for TensorRT: its bytes, and the shape of every input and output."""
 
     data: bytes
-    inputs: dict[str, tuple[int, ...]]
-    outputs: dict[str, tuple[int, ...]]
+    inputs: dict[str, Shape]
+    outputs: dict[str, Shape]
 
 
 def rewrite(data: bytes, shapes: Shapes, old: bool = False, half: bool = False) -> Rewritten:
@@ -79,7 +87,7 @@ def rewrite(data: bytes, shapes: Shapes, old: bool = False, half: bool = False) 
     Raises:
         GraphRewriteError: an operator that TensorRT would refuse or read wrong.
     """
-    model = _fold(_fix_sizes(onnx.load_model_from_string(data), shapes))
+    model = _fold(fix_sizes(onnx.load_model_from_string(data), shapes))
     _replace_quantised_outputs(model)
     if is_quantised(model):
         make_symmetric(model)
@@ -103,17 +111,6 @@ def is_quantised(model: ModelProto | bytes) -> bool:
     if isinstance(model, bytes):
         model = onnx.load_model_from_string(model)
     return any(node.op_type == "DequantizeLinear" for node in model.graph.node)
-
-
-def _fix_sizes(model: ModelProto, shapes: Shapes) -> ModelProto:
-    """The graph for inputs of these shapes, with every tensor's shape."""
-    for value in model.graph.input:
-        del value.type.tensor_type.shape.dim[:]
-        for side in shapes[value.name]:
-            value.type.tensor_type.shape.dim.add().dim_value = side
-    for value in model.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    return infer(model)
 
 
 def _fold(model: ModelProto) -> ModelProto:
