@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vifa_training.efficiency.report import markdown
+from vifa_training.markdown import table_of
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
 
@@ -42,7 +43,7 @@ def render() -> str:
         "Raw pair in, every task's image out; machines here are shared, so the best call stands beside the median.",
         "`overhead` is the time around ONNX Runtime relative to the time inside it, in the same calls.",
         "",
-        *_table(speed["rows"]),
+        *table_of(speed["rows"]),
         "",
         *_engines(),
         *_network_speed(),
@@ -58,7 +59,7 @@ def render() -> str:
         "Best effort between two processes on one machine. `bare process` only counts; `fusion node` is the demo: it",
         "fuses for both tasks, and a third process listens to the results. Three runs.",
         "",
-        *_table(transport["rows"]),
+        *table_of(transport["rows"]),
         "",
     ]
     return "\n".join(parts)
@@ -80,16 +81,16 @@ def _engines() -> list[str]:
         "",
     ]
     keys = ("bundle", "device", "size", "threads", "pairs_per_s", "fusion_pairs_per_s", "engine_ms", "overhead_ms")
-    lines += [*_table([{key: row[key] for key in (*keys, "floor_ms", "memory_mib")} for row in result["rows"]]), ""]
+    lines += [*table_of([{key: row[key] for key in (*keys, "floor_ms", "memory_mib")} for row in result["rows"]]), ""]
     lines += [
         "One backbone for n tasks against n whole networks, fusion alone, in turns; `limit` is by operations.",
         "",
     ]
-    lines += [*_table([{"bundle": row["bundle"], **task} for row in result["rows"] for task in row["tasks"]]), ""]
+    lines += [*table_of([{"bundle": row["bundle"], **task} for row in result["rows"] for task in row["tasks"]]), ""]
     lines += ["Backbone and heads as graphs one after the other, as one, and with the heads' convolutions as one.", ""]
-    lines += [*_table([{"bundle": row["bundle"], **way} for row in result["rows"] for way in row["variants"]]), ""]
+    lines += [*table_of([{"bundle": row["bundle"], **way} for row in result["rows"] for way in row["variants"]]), ""]
     lines += ["Against eager torch on luma, two heads, in turns; `cores` is how many torch really used.", ""]
-    return [*lines, *_table([{"bundle": row["bundle"], **row["eager"]} for row in result["rows"]]), ""]
+    return [*lines, *table_of([{"bundle": row["bundle"], **row["eager"]} for row in result["rows"]]), ""]
 
 
 def _network_speed() -> list[str]:
@@ -102,7 +103,7 @@ def _network_speed() -> list[str]:
         "On the same pairs, in turns of a few calls, ONNX Runtime on the CPU. `times_the_first` is a bundle's time",
         "relative to the first one's, the median over the rounds; `least` and `most` are its extremes.",
         "",
-        *_table(result["rows"]),
+        *table_of(result["rows"]),
         "",
     ]
 
@@ -119,7 +120,7 @@ def _channel_similarity() -> list[str]:
         "`largest_difference` is between the two, `from_double` and `piq_from_double` what each differs by from piq in",
         "double precision: where a map is zero but for some pixels, float32 rounds what the filters answer.",
         "",
-        *_table(result["rows"]),
+        *table_of(result["rows"]),
         "",
     ]
 
@@ -139,7 +140,7 @@ def _tasks() -> list[str]:
         for metric in dict.fromkeys(row["metric"] for row in own):
             rows = [row for row in own if row["metric"] == metric]
             lines += [f"### {task}, {metric}: {rows[0]['pairs']} pairs, {rows[0]['folds']} folds", ""]
-            lines += [*_table([_task_line(row) for row in rows]), ""]
+            lines += [*table_of([_task_line(row) for row in rows]), ""]
     return lines
 
 
@@ -164,7 +165,7 @@ def _sequences() -> list[str]:
             wanted = (sequence, task, metric)
             rows = [row for row in result["rows"] if (row["sequence"], row["task"], row["metric"]) == wanted]
             lines += [f"### {sequence.replace('+', ', then ')}: {metric} of {task}", ""]
-            lines += [*_table([_task_line(row) for row in rows]), ""]
+            lines += [*table_of([_task_line(row) for row in rows]), ""]
     return lines
 
 
@@ -175,7 +176,7 @@ def _choices() -> list[str]:
     result = _read("sequence_choices")
     lines = ["## How strongly each method holds on", "", _source(result)]
     lines += ["On the validation parts, one seed. `kept` is relative to the task's reference.", ""]
-    return [*lines, *_table(result["rows"]), ""]
+    return [*lines, *table_of(result["rows"]), ""]
 
 
 def _task_line(row: dict[str, Any]) -> dict[str, Any]:
@@ -208,7 +209,7 @@ def _published_weights() -> list[str]:
         _source(result),
         f"{result['meta']['compared'].capitalize()}, in gray levels.",
         "",
-        *_table(rows),
+        *table_of(rows),
         "",
     ]
 
@@ -226,7 +227,7 @@ def _quality_tables(rows: list[dict[str, Any]]) -> list[str]:
             method = (row["bundle"] or row["network"], row["task"], row["epochs"])
             methods.setdefault(method, {})[row["metric"]] = f"{row['value']:.3f}"
         lines += [f"### {data}, {split}: {own[0]['pairs']} pairs", ""]
-        lines += _table(
+        lines += table_of(
             [
                 {"fused by": name, "task": task, "epochs": epochs, **values}
                 for (name, task, epochs), values in methods.items()
@@ -241,16 +242,6 @@ def _efficiency() -> list[str]:
     result = _read("efficiency")
     picture = "![Speed-up over the number of tasks, and what a head is of a network](efficiency.png)"
     return ["## One backbone, several heads", "", _source(result), "", markdown(result, level=3), picture, ""]
-
-
-def _table(rows: list[dict[str, Any]]) -> list[str]:
-    names = list(rows[0])
-    lines = [f"| {' | '.join(names)} |", "|" + " --- |" * len(names)]
-    return lines + [f"| {' | '.join(_cell(row[name]) for name in names)} |" for row in rows]
-
-
-def _cell(value: Any) -> str:
-    return "" if value is None else str(value)
 
 
 def _source(result: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ from vifa_training.data import DataSet
 from vifa_training.distillation.reference import train_reference
 from vifa_training.distillation.stage2 import stage2
 from vifa_training.export import head_graph
+from vifa_training.markdown import table_of_cells
 from vifa_training.networks import FusionNetwork, build_network
 from vifa_training.pictures import Fused
 from vifa_training.task_evaluation import evaluate_task
@@ -160,20 +161,22 @@ def bundle_card(manifest: Mapping[str, Any]) -> str:
         f"A VIFA bundle: one shared `{manifest['network']}` backbone, one thin head a task, and what looks at it.",
         "Try it with `vifa fuse --bundle`, check it with `vifa bundle verify`.",
         "",
-        "| task | kind | classes | what it is for |",
-        "| --- | --- | --- | --- |",
     ]
-    for task in manifest["tasks"]:
-        names = ", ".join(known["name"] for known in task.get("classes", []))
-        lines.append(f"| {task['name']} | {task['kind']} | {names} | {task.get('description', '')} |")
+    lines += table_of_cells(
+        ["task", "kind", "classes", "what it is for"],
+        [[task["name"], task["kind"], _class_names(task), task.get("description")] for task in manifest["tasks"]],
+    )
     lines += ["", "## Training", "", f"Data: {provenance['data']}. Recipes: {provenance.get('recipe', '')}."]
     lines += [f"Commit {provenance['commit']}, {provenance['date']}.", ""]
     if manifest["metrics"]:
-        lines += ["## Metrics", "", "| data | task | metric | value |", "| --- | --- | --- | --- |"]
-        lines += [f"| {r['data']} | {r['task']} | {r['metric']} | {r['value']:.3f} |" for r in manifest["metrics"]]
-        lines.append("")
+        cells = [[row["data"], row["task"], row["metric"], f"{row['value']:.3f}"] for row in manifest["metrics"]]
+        lines += ["## Metrics", "", *table_of_cells(["data", "task", "metric", "value"], cells), ""]
     lines += ["## Licences", "", *(f"- {key}: {licences[key]}" for key in ("code", "weights", "data")), ""]
     return "\n".join(lines)
+
+
+def _class_names(task: Mapping[str, Any]) -> str:
+    return ", ".join(known["name"] for known in task.get("classes", []))
 
 
 def _listed(bundle: Bundle) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from vifa_training.markdown import table_of_cells
 from vifa_training.recipe import Recipe
 
 
@@ -20,11 +21,9 @@ def model_card(recipe: Recipe, network: nn.Module, manifest: Mapping[str, Any]) 
         f"A VIFA bundle: the network `{recipe.network}` ({parameters:,} parameters), one shared backbone and one",
         "thin head a task. Load it with `vifa fuse --bundle`, check it with `vifa bundle verify`.",
         "",
-        "| task | what its fused image is for | loss weights |",
-        "| --- | --- | --- |",
-        *(
-            f"| {task.name} | {task.description} | {_weights(recipe, weights)} |"
-            for task, weights in recipe.tasks.items()
+        *table_of_cells(
+            ["task", "what its fused image is for", "loss weights"],
+            [[task.name, task.description, _weights(recipe, weights)] for task, weights in recipe.tasks.items()],
         ),
         "",
         "## Training",
@@ -62,8 +61,6 @@ def _weights(recipe: Recipe, weights: Mapping[str, float]) -> str:
 def _metrics_table(rows: list[Mapping[str, Any]]) -> list[str]:
     metrics = list(dict.fromkeys(row["metric"] for row in rows))
     values = {(row["data"], row["task"], row["metric"]): row["value"] for row in rows}
-    lines = [f"| data | task | {' | '.join(metrics)} |", "| --- | --- |" + " --- |" * len(metrics)]
-    for data, task in dict.fromkeys((row["data"], row["task"]) for row in rows):
-        cells = " | ".join(f"{values[data, task, metric]:.3f}" for metric in metrics)
-        lines.append(f"| {data} | {task} | {cells} |")
-    return [*lines, ""]
+    places = dict.fromkeys((row["data"], row["task"]) for row in rows)
+    cells = [[*place, *(f"{values[(*place, metric)]:.3f}" for metric in metrics)] for place in places]
+    return [*table_of_cells(["data", "task", *metrics], cells), ""]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vifa_training.channels.analysis import KeyChannels
 from vifa_training.efficiency.plot import require_matplotlib
+from vifa_training.markdown import table_of
 
 _COLUMNS = 4
 _SIDE, _TITLE, _MARGIN = 2.4, 0.3, 0.9  # inches: of a panel, above it, and right of all for the scale
@@ -60,8 +61,7 @@ def summary(analysis: KeyChannels, before: KeyChannels | None = None) -> str:
     """Markdown: where it comes from, a line a layer, and what the channels of each cluster are."""
     rows = layer_rows(analysis, before)
     lines = ["# Channels", "", describe(analysis), *(["", f"Before: {describe(before)}"] if before else []), ""]
-    lines += [f"| {' | '.join(rows[0])} |", "|" + " --- |" * len(rows[0])]
-    lines += [f"| {' | '.join('' if value is None else str(value) for value in row.values())} |" for row in rows]
+    lines += table_of(rows)
     lines += ["", "## Clusters", "", "The key channel of each in bold, with its importance in bits."]
     for name, layer in analysis.layers.items():
         clusters = [torch.nonzero(layer.clusters == i).flatten().tolist() for i in range(int(layer.clusters.max()) + 1)]

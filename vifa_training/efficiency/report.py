@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vifa_training.efficiency.published import doubts
+from vifa_training.markdown import table_of_cells
 
 Row = Mapping[str, Any]
 
@@ -34,8 +35,7 @@ def markdown(result: Mapping[str, Any], level: int = 2) -> str:
     lines: list[str] = []
     for sheet in sheets(result):
         lines += [f"{'#' * level} {sheet.title}", "", *wrap(sheet.text, _LINE), ""]
-        lines += [f"| {' | '.join(cells)} |" for cells in (sheet.columns, ["---"] * len(sheet.columns), *sheet.rows)]
-        lines.append("")
+        lines += [*table_of_cells(sheet.columns, sheet.rows), ""]
     problems = doubts(result["rows"])
     if problems:
         lines += [f"{'#' * level} Where the published values can't hold", ""]

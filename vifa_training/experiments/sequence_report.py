@@ -12,9 +12,11 @@ from vifa_runtime.files import write_atomically, write_json
 from vifa_training.efficiency.plot import require_matplotlib
 from vifa_training.experiments.published import TABLE_3
 from vifa_training.experiments.verdicts import judge
+from vifa_training.markdown import table_of
 
 Row = Mapping[str, Any]
 
+NOT_RUN = "None of the methods that are needed was run."
 MEANING = {
     "base": "fusion without labels, task network trained on what it shows",
     "ref": "fusion and task network trained as one, for this task alone (Eq. 2): the upper bound",
@@ -75,22 +77,22 @@ def markdown(
     for task in order:
         own = [row for row in rows if row["task"] == task]
         primary = [row for row in own if row["metric"] == own[0]["metric"]]
-        lines += [f"## {task}: {own[0]['metric']}", "", *_table(_lines(primary, folds.get(task, {}))), ""]
+        lines += [f"## {task}: {own[0]['metric']}", "", *table_of(_lines(primary, folds.get(task, {}))), ""]
     lines += ["![what each method keeps](report.png)", "", "## What the methods are", ""]
     methods = dict.fromkeys(row["method"] for row in rows)
-    lines += [*_table([{"method": name, "": MEANING.get(name, "")} for name in methods]), ""]
-    lines += ["## What was to be shown", "", *_table(_verdict_lines(rows, order)), ""]
+    lines += [*table_of([{"method": name, "": MEANING.get(name, "")} for name in methods]), ""]
+    lines += ["## What was to be shown", "", *(table_of(_verdict_lines(rows, order)) or [NOT_RUN]), ""]
     if drift:
         lines += ["## How far the features went", ""]
         lines += [
             "On held-out pairs of the first task, relative to what they were before the later tasks; mean over the"
         ]
         lines += ["folds. `key` and `other` are the key channels and the rest, where there are any.", ""]
-        lines += [*_table(_drift_lines(drift)), ""]
-    lines += ["## All metrics", "", *_table([_flat(row) for row in rows]), ""]
+        lines += [*table_of(_drift_lines(drift)), ""]
+    lines += ["## All metrics", "", *table_of([_flat(row) for row in rows]), ""]
     lines += ["## Published", "", "Table 3 of the paper, on M3FD and MSRS, its slipped labels put right: other data,"]
     lines += ["other task networks, longer trainings. Not to be compared with the numbers above.", ""]
-    lines += [*_table([row._asdict() for row in TABLE_3]), ""]
+    lines += [*table_of([row._asdict() for row in TABLE_3]), ""]
     return "\n".join(lines)
 
 
@@ -185,12 +187,3 @@ def _flat(row: Row) -> Row:
 
 def _interval(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
-
-
-def _table(rows: Sequence[Row]) -> list[str]:
-    if not rows:
-        return ["None of the methods that are needed was run."]
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    lines = [" | ".join(columns), " | ".join(["---"] * len(columns))]
-    lines += [" | ".join("" if row.get(key) is None else str(row.get(key)) for key in columns) for row in rows]
-    return [f"| {line} |" for line in lines]
