@@ -1,8 +1,10 @@
 """The chain that stays on a device, run on the device `cpu` that every ONNX Runtime has."""
 
 import numpy as np
+import onnx
 import pytest
-from tiny_bundle import expected, write_with_tasks
+from onnx import helper
+from tiny_bundle import expected, write_tiny, write_with_tasks
 
 from vifa_runtime.backends import BackendError, Options, onnxruntime_gpu, prepare
 from vifa_runtime.backends.onnxruntime import ort
@@ -80,6 +82,16 @@ def test_a_failed_run_is_one_line_and_a_closed_engine_refuses(on_cpu, bundle, ma
     engine.close()
     with pytest.raises(BackendError):
         engine.run(visible, thermal, ["blend"])
+
+
+def test_messages_name_the_provider(on_cpu, tmp_path, bundle, make_pair):
+    model = onnx.load_model_from_string(bundle.graphs["backbone.onnx"])
+    model.graph.node.append(helper.make_node("Identity", ["rounded"], ["scaled"]))  # which is computed twice then
+    twice = write_tiny(tmp_path / "a", graphs={"backbone": model.SerializeToString()})
+    with pytest.raises(BackendError, match=r"^CPUExecutionProvider refuses bundle tiny: "):
+        on_cpu(twice)
+    with pytest.raises(BackendError, match=r"^CPUExecutionProvider failed on bundle tiny: "):
+        on_cpu(bundle).run(*batch(*make_pair(8, 8))[::-1], ["blend"])
 
 
 def test_description(on_cpu, bundle):

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,13 +52,23 @@ class _Buffers:
 
 
 class OnnxRuntimeBackend:
-    """See `vifa_runtime.backends.Backend`."""
+    """See `vifa_runtime.backends.Backend`.
+
+    One for another device has its own `_engine`, as messages call it, its own `_make_session` and its own `_run`.
+    """
+
+    _engine = "ONNX Runtime"
 
     def __init__(self, bundle: Bundle, options: Options) -> None:
-        self._name = bundle.name
+        """Make a session a graph.
+
+        Raises:
+            BackendError: the engine refuses a graph.
+        """
+        self._name, self._options = bundle.name, options
         self._threads = options.threads or os.cpu_count() or 1
         self._tasks = {task.name: task for task in bundle.tasks}
-        self._sessions = open_sessions(bundle, options, partial(make_session, threads=self._threads), "ONNX Runtime")
+        self._sessions = self._open_sessions(bundle)
         self._buffers: _Buffers | None = None
 
     def run(
@@ -74,8 +83,8 @@ class OnnxRuntimeBackend:
             return RawResults({}, {})
         try:
             return self._run(visible, thermal, tasks, fused_only)
-        except Exception as error:  # as in open_sessions
-            raise BackendError(f"ONNX Runtime failed on bundle {self._name}: {first_line(error)}") from error
+        except Exception as error:  # as in _open_sessions
+            raise BackendError(f"{self._engine} failed on bundle {self._name}: {first_line(error)}") from error
 
     def describe(self) -> dict[str, str]:
         """See `Backend.describe`."""
@@ -88,9 +97,29 @@ class OnnxRuntimeBackend:
         }
 
     def close(self) -> None:
-        """Drop sessions and buffers."""
+        """Drop sessions and buffers, and with them what they hold on a device."""
         self._buffers = None
         self._sessions = {}
+
+    def _open_sessions(self, bundle: Bundle) -> dict[str, ort.InferenceSession]:
+        """A session a graph of the bundle, and where that is wanted and can be done, `MERGED` of backbone and heads."""
+        graphs = dict(bundle.graphs)
+        options = self._options
+        if merged := merge_fusion(bundle, bundle.tasks, options.batch_heads) if options.merge else None:
+            graphs[MERGED] = merged
+        try:
+            return {path: self._make_session(graph) for path, graph in graphs.items()}
+        except BackendError:
+            raise
+        except Exception as error:  # ONNX Runtime raises a class of its own for every status
+            raise BackendError(f"{self._engine} refuses bundle {bundle.name}: {first_line(error)}") from error
+
+    def _make_session(self, graph: bytes) -> ort.InferenceSession:
+        return make_session(graph, self._threads)
+
+    def _is_merged(self, tasks: Sequence[str]) -> bool:
+        """Whether backbone and heads of these tasks run as one graph."""
+        return MERGED in self._sessions and len(tasks) == len(self._tasks)
 
     def _run(
         self,
@@ -106,7 +135,7 @@ class OnnxRuntimeBackend:
         image = _ortvalue(visible)
         milliseconds, outputs = {}, {}
 
-        merged = MERGED in self._sessions and len(tasks) == len(self._tasks)
+        merged = self._is_merged(tasks)
         start = time.perf_counter()
         if merged:
             self._run_merged(image, _ortvalue(thermal), buffers)
@@ -172,36 +201,23 @@ class OnnxRuntimeBackend:
         return buffers.outputs[name]
 
 
-def open_sessions(
-    bundle: Bundle, options: Options, make: Callable[[bytes], ort.InferenceSession], engine: str
-) -> dict[str, ort.InferenceSession]:
-    """A session a graph of the bundle, and where that is wanted and can be done, `MERGED` of backbone and heads.
-
-    Raises:
-        BackendError: the engine, so called, refuses a graph.
-    """
-    graphs = dict(bundle.graphs)
-    if merged := merge_fusion(bundle, bundle.tasks, options.batch_heads) if options.merge else None:
-        graphs[MERGED] = merged
-    try:
-        return {path: make(graph) for path, graph in graphs.items()}
-    except BackendError:
-        raise
-    except Exception as error:  # ONNX Runtime raises a class of its own for every status
-        raise BackendError(f"{engine} refuses bundle {bundle.name}: {first_line(error)}") from error
-
-
 def make_session(graph: bytes, threads: int) -> ort.InferenceSession:
     """A session on the CPU, as robots run it: graphs are what was checked, and threads do not spin."""
-    options = ort.SessionOptions()
+    options = checked_options()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 4  # what fails is raised
     # Threads that spin while they wait gain little on an idle machine and lose most of the speed on a shared one.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # What was checked is ONNX; without this the bytes of ONNX Runtime's own format would be taken as such.
-    options.add_session_config_entry("session.load_model_format", "ONNX")
     # With the fallback, what it cannot read is told on stdout and tried again.
     return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"], enable_fallback=False)
+
+
+def checked_options() -> ort.SessionOptions:
+    """Options of a session on any device: the graph is what was checked, and what fails is raised."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    # What was checked is ONNX; without this the bytes of ONNX Runtime's own format would be taken as such.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    return options
 
 
 def _ortvalue(array: NDArray) -> ort.OrtValue:

@@ -14,17 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vifa_runtime.backends import BackendError, Options, RawResults
-from vifa_runtime.backends.onnxruntime import MERGED, open_sessions, ort
+from vifa_runtime.backends.onnxruntime import MERGED, OnnxRuntimeBackend, checked_options, ort
 from vifa_runtime.bundle import BACKBONE, Bundle
-from vifa_runtime.messages import first_line
 
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 DEVICE = "cuda"
 PACKAGE = "onnxruntime-gpu"
 
 
-class OnnxRuntimeGpuBackend:
-    """See `vifa_runtime.backends.Backend`."""
+class OnnxRuntimeGpuBackend(OnnxRuntimeBackend):
+    """See `vifa_runtime.backends.Backend`. Results are the caller's own."""
 
     def __init__(self, bundle: Bundle, options: Options, provider: str) -> None:
         """Make a session a graph.
@@ -41,39 +40,19 @@ class OnnxRuntimeGpuBackend:
                 f"this ONNX Runtime has no {wanted}; pip uninstall onnxruntime, pip install {PACKAGE}, or use the back "
                 "end onnxruntime"
             )
-        self._kind, self._provider, self._options, self._name = provider, wanted, options, bundle.name
+        self._kind, self._engine = provider, wanted
         self._device = (DEVICE, options.device)
-        self._tasks = {task.name: task for task in bundle.tasks}
-        self._sessions = open_sessions(bundle, options, self._session, wanted)
-
-    def run(
-        self,
-        visible: NDArray[np.uint8],
-        thermal: NDArray[np.float32],
-        tasks: Sequence[str],
-        fused_only: Collection[str] = (),
-    ) -> RawResults:
-        """Run the chain on the device; see `Backend.run`. Results are the caller's own."""
-        if not tasks:
-            return RawResults({}, {})
-        try:
-            return self._run(visible, thermal, tasks, fused_only)
-        except Exception as error:  # as in open_sessions
-            raise BackendError(f"{self._provider} failed on bundle {self._name}: {first_line(error)}") from error
+        super().__init__(bundle, options)
 
     def describe(self) -> dict[str, str]:
         """See `Backend.describe`."""
         return {
-            "engine": f"onnxruntime {self._provider}",
+            "engine": f"onnxruntime {self._engine}",
             "version": ort.__version__,
             "device": f"{self._device[0]} {self._device[1]}",
             "precision": self._options.precision,
             "threads": str(self._options.threads),
         }
-
-    def close(self) -> None:
-        """Drop the sessions, and with them what they hold on the device."""
-        self._sessions = {}
 
     def _run(
         self,
@@ -85,7 +64,7 @@ class OnnxRuntimeGpuBackend:
         clock: dict[str, float] = {}
         pair = {"visible": self._up(visible), "thermal": self._up(thermal)}
         fused: dict[str, Any] = {}  # on the device
-        if MERGED in self._sessions and len(tasks) == len(self._tasks):
+        if self._is_merged(tasks):
             outputs = self._step(MERGED, pair, clock, "fusion")
             fused = {name: outputs[f"{name}/fused"] for name in tasks}
         else:
@@ -118,15 +97,12 @@ class OnnxRuntimeGpuBackend:
     def _up(self, array: NDArray) -> Any:
         return ort.OrtValue.ortvalue_from_numpy(array, *self._device)
 
-    def _session(self, graph: bytes) -> Any:
-        options = ort.SessionOptions()
-        options.log_severity_level = 4  # what fails is raised
-        options.add_session_config_entry("session.load_model_format", "ONNX")
-        providers = [(self._provider, self._provider_options())]
-        session = ort.InferenceSession(graph, options, providers=providers, enable_fallback=False)
-        if session.get_providers()[0] != self._provider:  # it only warns, and would go on with the CPU
+    def _make_session(self, graph: bytes) -> Any:
+        providers = [(self._engine, self._provider_options())]
+        session = ort.InferenceSession(graph, checked_options(), providers=providers, enable_fallback=False)
+        if session.get_providers()[0] != self._engine:  # it only warns, and would go on with the CPU
             raise BackendError(
-                f"{self._provider} cannot be loaded; check the GPU's driver, and that CUDA and cuDNN fit {PACKAGE} "
+                f"{self._engine} cannot be loaded; check the GPU's driver, and that CUDA and cuDNN fit {PACKAGE} "
                 f"{ort.__version__}"
             )
         return session
