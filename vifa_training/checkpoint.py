@@ -36,6 +36,20 @@ def save_atomically(tensors: Mapping[str, Tensor], path: Path, metadata: dict[st
         raise TrainingError(f"cannot write {path} ({error}); make room and run again: what is there is kept") from None
 
 
+def read_safetensors(path: Path, mend: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file, on the CPU, and its metadata.
+
+    Raises:
+        TrainingError: it is missing, damaged or something else; the message ends with `mend`.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        return load_file(path), metadata
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(f"cannot read {path} ({error}); {mend}") from None
+
+
 def digest(path: Path) -> str:
     """SHA-256 of a file, by which a later step knows that it is still the same."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -60,10 +74,9 @@ def load_weights(network: nn.Module, path: Path) -> None:
     Raises:
         TrainingError: no such file, or it belongs to another network.
     """
+    tensors, _ = read_safetensors(path, "train first")
     try:
-        network.load_state_dict(load_file(path))
-    except (OSError, SafetensorError) as error:
-        raise TrainingError(f"cannot read {path} ({error}); train first") from None
+        network.load_state_dict(tensors)
     except RuntimeError as error:
         raise TrainingError(f"{path} holds another network: {str(error).splitlines()[-1].strip()}") from None
 
@@ -97,12 +110,7 @@ class State:
         """
         if not path.exists():
             return {}
-        try:
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-            tensors = load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise TrainingError(f"cannot read {path} ({error}); remove it to begin again") from None
+        tensors, metadata = read_safetensors(path, "remove it to begin again")
         if metadata.get("recipe") != recipe:
             raise TrainingError(f"{path} belongs to a training by another recipe; choose another run folder")
         for name, module in self._modules.items():

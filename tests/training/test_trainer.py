@@ -241,6 +241,16 @@ def test_weights_of_another_network_are_refused(data: Path, tmp_path: Path) -> N
         load_weights(new_network(), tmp_path / "nothing.safetensors")
 
 
+def test_a_damaged_checkpoint_is_named_with_its_mend(data: Path, tmp_path: Path) -> None:
+    run_training(data, tmp_path)
+    for path in tmp_path.glob("*.safetensors"):
+        path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(TrainingError, match=r"cannot read .*last\.safetensors .*; remove it to begin again"):
+        run_training(data, tmp_path)
+    with pytest.raises(TrainingError, match=r"cannot read .*best\.safetensors .*; train first"):
+        load_weights(new_network(), tmp_path / "best.safetensors")
+
+
 class Duel(Objective):
     """The network's loss is its mean luma times a scale, which is the opponent's only parameter."""
 

@@ -8,12 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, safe_open
 from torch import Tensor
 
 from vifa_training.channels.analysis import Choice, KeyChannels, LayerChannels, analyse
-from vifa_training.checkpoint import TrainingError, digest_names, fingerprint, save_atomically
+from vifa_training.checkpoint import TrainingError, digest_names, fingerprint, read_safetensors, save_atomically
 from vifa_training.data import DataSet
 from vifa_training.networks import FusionNetwork
 
@@ -46,12 +44,7 @@ def load_channels(path: Path, network: FusionNetwork) -> KeyChannels:
     Raises:
         TrainingError: no such file, not of this format, or of a network with other layers or channels.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise TrainingError(f"cannot read {path} ({error}); {_AGAIN}") from None
+    tensors, metadata = read_safetensors(path, _AGAIN)
     try:
         about = json.loads(metadata["channels"])
         if about.pop("format") != _FORMAT:
