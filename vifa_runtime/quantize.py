@@ -12,7 +12,7 @@ Weights are signed and by channel, activations unsigned and by tensor, as proces
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from onnx import helper
 
 from vifa_runtime.backends import Options, prepare
 from vifa_runtime.bundle import BACKBONE, Bundle, BundleError
+from vifa_runtime.graph_inputs import graph_inputs
 from vifa_runtime.labels import Labels
 from vifa_runtime.pipeline import FusionPipeline
 from vifa_runtime.scoring import Scores, for_evaluation, gray_thermal
@@ -120,8 +121,8 @@ def _quantize_graph(
     """The bundle with one more graph in 8 bits as far as that goes, and how many of its convolutions are."""
     graph = _with_names(original.graphs[path])
     names = [node.name for node in onnx.load_model_from_string(graph).graph.node if node.op_type == "Conv"]
-    inputs = list(_inputs_of(original, path, calibration))
-    order = _ranked(original, path, graph, names, inputs)
+    inputs = list(graph_inputs(original, path, ((pair.visible, pair.thermal) for pair in calibration)))
+    order = _ranked(graph, names, inputs)
 
     def attempt(count: int) -> tuple[Bundle, bool]:
         changed = _with_graph(current, path, _in_8_bits(graph, order[:count], inputs))
@@ -140,9 +141,7 @@ def _quantize_graph(
     return good, (best, len(names))
 
 
-def _ranked(
-    bundle: Bundle, path: str, graph: bytes, names: Sequence[str], inputs: Sequence[Mapping[str, NDArray]]
-) -> list[str]:
+def _ranked(graph: bytes, names: Sequence[str], inputs: Sequence[Mapping[str, NDArray]]) -> list[str]:
     """The convolutions, those first whose 8 bits move the graph's outputs least."""
     from vifa_runtime.backends.onnxruntime import make_session
 
@@ -191,27 +190,6 @@ def _in_8_bits(graph: bytes, names: Sequence[str], inputs: Sequence[Mapping[str,
             nodes_to_quantize=list(names),
         )
         return target.read_bytes()
-
-
-def _inputs_of(bundle: Bundle, path: str, pairs: Sequence[LabelledPair]) -> Iterator[dict[str, NDArray]]:
-    """What a graph of the bundle is given for each pair."""
-    from vifa_runtime.backends.onnxruntime import make_session
-
-    engine = prepare("onnxruntime", bundle, Options())
-    sources = FusionPipeline(bundle, engine)
-    session = make_session(bundle.graphs[BACKBONE], 0)
-    names = [value.name for value in session.get_outputs()]
-    wanted = {value.name for value in make_session(bundle.graphs[path], 0).get_inputs()}
-    for pair in pairs:
-        visible, thermal = sources.network_inputs(pair.visible, pair.thermal)
-        known: dict[str, NDArray] = {"visible": visible, "thermal": thermal}
-        if path.startswith("heads/"):
-            known |= dict(zip(names, session.run(None, dict(known)), strict=True))
-        if path.startswith("tasks/"):
-            task = next(task.name for task in bundle.tasks if task.graph == path)
-            known = {"image": engine.run(visible, thermal, [task], [task]).fused[task].copy()}
-        yield {name: array for name, array in known.items() if name in wanted}
-    sources.close()
 
 
 def _measure(bundle: Bundle, pairs: Sequence[LabelledPair]) -> dict[tuple[str, str], float]:
