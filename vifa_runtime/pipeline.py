@@ -116,23 +116,6 @@ class FusionPipeline:
         found = self._decode(grid, raw.outputs, clock)
         return Results(fused, {**clock.milliseconds, **raw.milliseconds}, *found)
 
-    def network_inputs(
-        self, visible: NDArray[np.uint8], thermal: NDArray
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """What the backbone gets of a pair that is taken by itself: copies of visible (1,H,W,3) and thermal (1,H,W).
-
-        Args:
-            visible, thermal: as of `process`.
-
-        Raises:
-            InputError, ThermalError, GeometryError: as of `process`.
-        """
-        self._check(visible, thermal, None, ())
-        warm = self.normaliser(thermal, None)
-        grid = self.bundle.grid((visible.shape[0], visible.shape[1]))
-        seen, felt = self._place(grid, visible, self._fill(grid, self._see(warm, grid.source), visible, warm))
-        return seen[None].copy(), felt[None].copy()
-
     def close(self) -> None:
         """Give back the engine and the buffers."""
         self.backend.close()
