@@ -34,6 +34,8 @@ STEADY = ("en", "vif", "ssim")  # must not move either way: an image that turns 
 GUARDED = ("map50_all", "miou")  # must not fall
 RANKED_ON = 4  # pairs that the ranking looks at
 
+Measured = Mapping[tuple[str, str], tuple[float, int]]  # (task, metric) -> value, pairs that it was measured on
+
 
 class QuantizeError(BundleError):
     """A bundle that cannot be quantized within the limit; the message says by which metric and the mend."""
@@ -61,7 +63,7 @@ class Quantized:
 
     Attributes:
         graphs: path -> ONNX bytes, of all graphs.
-        rows: `{task, metric, before, after, change, pairs}`, change relative.
+        rows: `{task, metric, before, after, change, pairs}`, change relative, on so many pairs.
         convolutions: path -> (in 8 bits, all).
     """
 
@@ -114,7 +116,7 @@ def _quantize_graph(
     path: str,
     calibration: Sequence[LabelledPair],
     evaluation: Sequence[LabelledPair],
-    before: Mapping[tuple[str, str], float],
+    before: Measured,
     limit: float,
     say: Callable[[str], None],
 ) -> tuple[Bundle, tuple[int, int]]:
@@ -192,8 +194,7 @@ def _in_8_bits(graph: bytes, names: Sequence[str], inputs: Sequence[Mapping[str,
         return target.read_bytes()
 
 
-def _measure(bundle: Bundle, pairs: Sequence[LabelledPair]) -> dict[tuple[str, str], float]:
-    """(task, metric) -> value."""
+def _measure(bundle: Bundle, pairs: Sequence[LabelledPair]) -> Measured:
     loose = for_evaluation(bundle)
     pipeline, scores = FusionPipeline(loose, prepare("onnxruntime", loose, Options())), Scores(loose)
     for pair in pairs:
@@ -201,19 +202,20 @@ def _measure(bundle: Bundle, pairs: Sequence[LabelledPair]) -> dict[tuple[str, s
         gray = gray_thermal(pair.thermal, pair.visible.shape[:2])
         scores.add(pair.visible, gray, results, pair.boxes, pair.masks)
     pipeline.close()
-    return {(row["task"], row["metric"]): row["value"] for row in scores.rows()}
+    return {(row["task"], row["metric"]): (row["value"], row["pairs"]) for row in scores.rows()}
 
 
-def _compare(before: Mapping[tuple[str, str], float], after: Mapping[tuple[str, str], float]) -> list[dict[str, Any]]:
+def _compare(before: Measured, after: Measured) -> list[dict[str, Any]]:
     return [
         {
             "task": task,
             "metric": metric,
             "before": round(value, 4),
-            "after": round(after[task, metric], 4),
-            "change": after[task, metric] / value - 1 if value else 0.0,
+            "after": round(after[task, metric][0], 4),
+            "change": after[task, metric][0] / value - 1 if value else 0.0,
+            "pairs": pairs,
         }
-        for (task, metric), value in before.items()
+        for (task, metric), (value, pairs) in before.items()
         if (task, metric) in after
     ]
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -12,12 +12,13 @@ from rich.console import Console
 from rich.table import Table
 
 from vifa_runtime.bundle import Bundle, check_output, load_bundle, write_bundle
+from vifa_runtime.card import bundle_card, markdown_table
 from vifa_runtime.cli_options import BundleArgument, JsonOption
 from vifa_runtime.labels import Labels, read_mask, read_yolo
 from vifa_runtime.models import find_bundle
 from vifa_runtime.pairs import PairPaths, find_pairs, read_thermal, read_visible
 from vifa_runtime.provenance import commit, describe_run, today
-from vifa_runtime.quantize import LIMIT, LabelledPair
+from vifa_runtime.quantize import GUARDED, LIMIT, STEADY, LabelledPair, Quantized
 from vifa_runtime.quantize import quantize as make_8_bits
 
 
@@ -50,12 +51,8 @@ def quantize(
             limit,
             shown.update,
         )
-    manifest = {key: value for key, value in source.manifest.items() if key not in ("format", "files")}
-    done = "; ".join(f"{path} {count} of {every}" for path, (count, every) in result.convolutions.items())
-    recipe = f"{manifest['provenance'].get('recipe', '')}; INT8 convolutions: {done}"
-    manifest |= {"name": output.resolve().name, "metrics": []}
-    manifest["provenance"] = {**manifest["provenance"], "recipe": recipe, "commit": commit(), "date": today()}
-    card = f"# {manifest['name']}\n\n{source.name} with convolutions in 8 bits: {done}.\n"
+    manifest = _manifest(source, output.resolve().name, result)
+    card = bundle_card(manifest, {"Quantization": _card_section(source, result, limit, pairs, evaluation)})
     write_bundle(output, manifest, {**result.graphs, "README.md": card.encode()})
     if as_json:
         print(json.dumps({"meta": describe_run("vifa bundle quantize"), "rows": list(result.rows)}, indent=2))
@@ -64,7 +61,42 @@ def quantize(
     for row in result.rows:
         table.add_row(row["task"], row["metric"], str(row["before"]), str(row["after"]), f"{row['change']:+.2%}")
     Console().print(table)
-    print(f"{output}: convolutions in 8 bits: {done}")
+    print(f"{output}: convolutions in 8 bits: {_convolutions(result)}")
+
+
+def _manifest(source: Bundle, name: str, result: Quantized) -> dict[str, Any]:
+    """The source's manifest for the quantized bundle; metrics of the source are none of it."""
+    manifest = {key: value for key, value in source.manifest.items() if key not in ("format", "files")}
+    provenance = manifest["provenance"]
+    recipe = "; ".join(filter(None, (provenance.get("recipe"), f"INT8 convolutions: {_convolutions(result)}")))
+    provenance = {**provenance, "recipe": recipe, "commit": commit(), "date": today()}
+    return {**manifest, "name": name, "metrics": [], "provenance": provenance}
+
+
+def _convolutions(result: Quantized) -> str:
+    return "; ".join(f"{path} {count} of {every}" for path, (count, every) in result.convolutions.items())
+
+
+def _card_section(source: Bundle, result: Quantized, limit: float, pairs: Path, evaluation: Path) -> list[str]:
+    """What the card says of quantizing: of what, on what, how far, and what became of the images and findings."""
+    columns = ["task", "metric", "before", "after", "change", "pairs"]
+    cells = [
+        [row["task"], row["metric"], row["before"], row["after"], f"{row['change']:+.2%}", row["pairs"]]
+        for row in result.rows
+    ]
+    return [
+        f"Made from the bundle `{source.name}` by `vifa bundle quantize`: convolutions in 8 bits where the images stay",
+        f"what they were, all else as it was. Ranges were measured on pairs of `{pairs.resolve().name}`, what follows",
+        f"on other pairs, of `{evaluation.resolve().name}`. Allowed was: {', '.join(STEADY)} move by {limit:.2%} at",
+        f"most, {', '.join(GUARDED)} fall by no more than that.",
+        "",
+        *markdown_table(
+            ["graph", "convolutions", "in 8 bits"],
+            [[path, every, count] for path, (count, every) in result.convolutions.items()],
+        ),
+        "",
+        *markdown_table(columns, cells),
+    ]
 
 
 def _every(pairs: Sequence[PairPaths], count: int) -> list[PairPaths]:

@@ -138,6 +138,7 @@ def test_the_command_writes_a_bundle_that_loads_and_runs(tmp_path, small):
         made.manifest["metrics"] == []
         and "INT8 convolutions: backbone.onnx 1 of 2" in made.manifest["provenance"]["recipe"]
     )
+    check_card((tmp_path / "int8" / "README.md").read_text(), rows, made)
     pair = pairs(1)[0]
     visible, thermal = pair.visible[None], pair.thermal[None].astype(np.float32) / 255
     images = [
@@ -150,6 +151,18 @@ def test_the_command_writes_a_bundle_that_loads_and_runs(tmp_path, small):
     (tmp_path / "mine/notes.txt").write_text("kept")
     with pytest.raises(BundleError, match="is no bundle"):
         CliRunner().invoke(app, [*command[:-4], "-o", str(tmp_path / "mine")], catch_exceptions=False)
+
+
+def check_card(card, rows, made):
+    """The card tells what was done, on what, what became of every metric, and all licences."""
+    assert "Made from the bundle `tiny` by `vifa bundle quantize`" in card
+    assert "on pairs of `calibration`" in card and "of `evaluation`." in card and "en, vif, ssim move by 2.00%" in card
+    assert "| backbone.onnx | 2 | 1 |" in card and "| heads/bright.onnx | 0 | 0 |" in card
+    for row in rows:
+        assert row["pairs"] == 3
+        assert f"| bright | {row['metric']} | {row['before']} | {row['after']} | {row['change']:+.2%} | 3 |" in card
+    for of in ("code", "weights", "data"):
+        assert f"- {of}: {made.manifest['licences'][of]}" in card
 
 
 def test_scores_by_hand(tmp_path):
