@@ -138,17 +138,28 @@ def extend_manifest(
     old: Mapping[str, Any], recipe: TaskRecipe, name: str, metrics: Sequence[Mapping[str, Any]], drop: Sequence[str]
 ) -> dict[str, Any]:
     """A bundle's manifest with one more task; licences and data of both stand side by side."""
-    manifest = {key: copy.deepcopy(value) for key, value in old.items() if key not in ("format", "files")}
+    manifest = derive_manifest(old, name, recipe.training, recipe.name)
     entry = {"name": recipe.task, "kind": recipe.kind, "description": recipe.description}
     entry["classes"] = [{"name": known, "colour": list(colour)} for known, colour in recipe.classes.items()]
     manifest["tasks"] = [task for task in manifest["tasks"] if task["name"] not in drop] + [entry | recipe.thresholds]
     manifest["metrics"] = [row for row in manifest.get("metrics", []) if row["task"] not in drop] + list(metrics)
     for key in ("weights", "data"):
         kept = _without(manifest["licences"][key], drop)
-        manifest["licences"][key] = joined(kept, f"{recipe.task}: {recipe.licences[key]}")
+        manifest["licences"][key] = _joined(kept, f"{recipe.task}: {recipe.licences[key]}")
+    return manifest
+
+
+def derive_manifest(old: Mapping[str, Any], name: str, data: str, recipe: str) -> dict[str, Any]:
+    """A copy of a manifest for a bundle that is made of the old one today, as `write_bundle` takes it.
+
+    Args:
+        name: of the new bundle.
+        data, recipe: what it learned beyond the old one, and by what; they go behind what is there.
+    """
+    manifest = {key: copy.deepcopy(value) for key, value in old.items() if key not in ("format", "files")}
     provenance = manifest["provenance"]
-    provenance |= {"data": joined(provenance["data"], recipe.training), "commit": commit(), "date": today()}
-    provenance["recipe"] = joined(provenance.get("recipe", ""), recipe.name)
+    provenance |= {"data": _joined(provenance["data"], data), "commit": commit(), "date": today()}
+    provenance["recipe"] = _joined(provenance.get("recipe", ""), recipe)
     return {**manifest, "name": name}
 
 
@@ -188,6 +199,6 @@ def _without(text: str, tasks: Sequence[str]) -> str:
     return "; ".join(part for part in text.split("; ") if part.partition(": ")[0] not in tasks)
 
 
-def joined(old: str, new: str) -> str:
+def _joined(old: str, new: str) -> str:
     """Two texts with a semicolon between; the old one where the new one is in it already."""
     return old if f"; {new}; " in f"; {old}; " else f"{old}; {new}" if old else new

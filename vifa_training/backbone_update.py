@@ -11,9 +11,8 @@ from typing import Any
 from vifa_runtime.backends import Options, prepare
 from vifa_runtime.bundle import BACKBONE, Bundle, Task, write_bundle
 from vifa_runtime.pipeline import FusionPipeline
-from vifa_runtime.provenance import commit, today
 from vifa_runtime.scoring import for_evaluation
-from vifa_training.add_task import bundle_card, choose_like, joined
+from vifa_training.add_task import bundle_card, choose_like, derive_manifest
 from vifa_training.bundle_network import network_of
 from vifa_training.channels import KeyChannels, load_channels
 from vifa_training.checkpoint import TrainingError, fingerprint
@@ -121,13 +120,7 @@ def write_with_backbone(bundle: Bundle, network: FusionNetwork, head: str, data:
     """
     contents = dict(bundle.graphs) | {BACKBONE: backbone_graph(network)}
     contents[_task(bundle, head).head] = head_graph(network, head)
-    manifest: dict[str, Any] = {
-        key: copy.deepcopy(value) for key, value in bundle.manifest.items() if key not in ("format", "files")
-    }
-    provenance = manifest["provenance"]
-    changed = {"data": joined(provenance["data"], ", ".join(data)), "commit": commit(), "date": today()}
-    changed["recipe"] = joined(provenance.get("recipe", ""), "stage 1")
-    manifest |= {"name": folder.resolve().name, "metrics": [], "provenance": {**provenance, **changed}}
+    manifest = derive_manifest(bundle.manifest, folder.resolve().name, ", ".join(data), "stage 1") | {"metrics": []}
     return write_bundle(folder, manifest, contents | {"README.md": bundle_card(manifest).encode()})
 
 
