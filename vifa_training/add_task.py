@@ -12,10 +12,10 @@ import torch
 
 from vifa_runtime.bundle import BACKBONE, Bundle, check_output, write_bundle
 from vifa_runtime.provenance import commit, today
-from vifa_training.checkpoint import TrainingError, digest
+from vifa_training.checkpoint import TrainingError
 from vifa_training.data import DataSet
 from vifa_training.distillation.reference import train_reference
-from vifa_training.distillation.stage2 import stage2
+from vifa_training.distillation.stage2 import teach_head
 from vifa_training.export import head_graph
 from vifa_training.markdown import table_of_cells
 from vifa_training.networks import FusionNetwork, build_network
@@ -87,9 +87,7 @@ def learn_head(
     if recipe.task in network.heads:
         del network.heads[recipe.task]
     network.add_head(recipe.task)
-    teacher = Fused(reference.fusion, reference.head)
-    taught_by = digest(run / "reference/best.safetensors")
-    stage2(network, recipe.task, teacher.luma, pairs, preset.head, run / "stage2", taught_by)
+    teach_head(network, recipe.task, reference, run / "reference", pairs, preset.head, run / "stage2")
 
 
 def measure(network: FusionNetwork, task: TaskNetwork, recipe: TaskRecipe, pairs: DataSet) -> list[dict[str, Any]]:

@@ -10,14 +10,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vifa_training.checkpoint import digest_names, fingerprint, load_weights
+from vifa_training.checkpoint import digest, digest_names, fingerprint, load_weights
 from vifa_training.data import Augmentation, Batch, DataSet, Sample, whole_batch
 from vifa_training.distillation.extended import ExtendedData
 from vifa_training.distillation.features import FeatureCrops
 from vifa_training.distillation.least_squares import solve_last_layer
 from vifa_training.networks import FusionNetwork, Head, Trainable
 from vifa_training.objectives import Objective
+from vifa_training.pictures import Fused
 from vifa_training.schedule import Schedule
+from vifa_training.task_model import JointModel
 from vifa_training.trainer import estimating_norms, train
 
 CROPS, CROPS_OF_A_PAIR = 1024, 4
@@ -55,6 +57,25 @@ def stage2(
     train(student, ImitationObjective(), crops, None, schedule, run, identity, AS_FUSED)  # Eq. 3
     load_weights(student, run / "best.safetensors")
     network.eval()
+
+
+def teach_head(
+    network: FusionNetwork,
+    task: str,
+    reference: JointModel,
+    reference_run: Path,
+    pairs: DataSet,
+    schedule: Schedule,
+    run: Path,
+) -> None:
+    """Stage 2 by a reference model: the head of `task` learns to fuse what the model's own head fuses.
+
+    Args:
+        reference, reference_run: what `train_reference` gave, and where it was trained.
+        network, task, pairs, schedule, run: as of `stage2`, which tells the errors too.
+    """
+    taught_by = digest(reference_run / "best.safetensors")
+    stage2(network, task, Fused(reference.fusion, reference.head).luma, pairs, schedule, run, taught_by)
 
 
 def imitate(

@@ -8,15 +8,13 @@ from typing import Any
 
 import torch
 
-from vifa_training.checkpoint import digest
-from vifa_training.distillation.reference import train_reference
-from vifa_training.distillation.stage2 import stage2
+from vifa_training.distillation.stage2 import teach_head
 from vifa_training.experiments.report import device_name
 from vifa_training.experiments.tasks import (
     SHARED,
     TasksExperiment,
-    new_task,
     open_blocks,
+    reference_of,
     train_shared,
 )
 from vifa_training.networks import FusionNetwork, count_parameters, deepen
@@ -40,16 +38,15 @@ def run_head_depth(experiment: TasksExperiment, fold: int, depths: Sequence[int]
     rows: list[dict[str, Any]] = []
     for recipe, (training, held_out) in zip(experiment.recipes, blocks, strict=True):
         inside, preset = folder / recipe.name, recipe.preset(experiment.preset)
-        task = new_task(recipe, preset.task)
-        model = train_reference(copy.deepcopy(shared), SHARED, task, training, recipe, preset, inside / "ref")
-        teacher, taught_by = Fused(model.fusion, SHARED), digest(inside / "ref/best.safetensors")
-        made, heads = {"0": predict(model.task, teacher, held_out, recipe.shrink)}, {"0": 0}
+        model = reference_of(experiment, recipe, shared, training, inside)
+        made = {"0": predict(model.task, Fused(model.fusion, model.head), held_out, recipe.shrink)}
+        heads = {"0": 0}
         for depth in depths:
             if depth < own_layers:
                 continue
             network = with_fresh_head(shared, recipe, depth - own_layers, preset.head.seed)
             run = inside / f"depth{depth}"
-            stage2(network, recipe.task, teacher.luma, training, preset.head, run, taught_by)
+            teach_head(network, recipe.task, model, inside / "ref", training, preset.head, run)
             if not (run / "predictions.json").exists():
                 shown = Fused(network, recipe.task)
                 save_predictions(run / "predictions.json", predict(model.task, shown, held_out, recipe.shrink))

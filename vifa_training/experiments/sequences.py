@@ -29,7 +29,7 @@ from vifa_training.checkpoint import digest
 from vifa_training.data import DataSet, Subset
 from vifa_training.distillation.reference import train_reference
 from vifa_training.distillation.stage1 import WEIGHT, stage1
-from vifa_training.distillation.stage2 import imitate, stage2
+from vifa_training.distillation.stage2 import imitate, teach_head
 from vifa_training.experiments.layout import FROM_TASKS, sequence_folder, sequence_predictions
 from vifa_training.experiments.tasks import (
     SHARED,
@@ -182,7 +182,9 @@ class SequenceFold:
             torch.manual_seed(schedule.seed)
             network.add_head(recipe.task, like=SHARED)
             run = self.folder / "reference" / str(index)
-            imitate(network, recipe.task, self._luma(index), self.training[index], schedule, run, self._sum(index))
+            luma = Fused(self.references[index].fusion, SHARED).luma
+            taught_by = digest(self._reference_run(index) / "best.safetensors")
+            imitate(network, recipe.task, luma, self.training[index], schedule, run, taught_by)
         return [
             (Fused(network, recipe.task), reference.task)
             for recipe, reference in zip(self.recipes, self.references, strict=True)
@@ -224,19 +226,16 @@ class SequenceFold:
         """A thin head for each task on a backbone that stays, taught by the task's reference (Eq. 3)."""
         shown = []
         for index, recipe in enumerate(self.recipes):
-            schedule = recipe.preset(self.experiment.preset).head
+            model, schedule = self.references[index], recipe.preset(self.experiment.preset).head
             torch.manual_seed(schedule.seed)
             network.add_head(recipe.task)
             run = self.folder / name / str(index)
-            stage2(network, recipe.task, self._luma(index), self.training[index], schedule, run, self._sum(index))
-            shown.append((Fused(network, recipe.task), self.references[index].task))
+            teach_head(network, recipe.task, model, self._reference_run(index), self.training[index], schedule, run)
+            shown.append((Fused(network, recipe.task), model.task))
         return shown
 
-    def _luma(self, index: int) -> Callable:
-        return Fused(self.references[index].fusion, SHARED).luma
-
-    def _sum(self, index: int) -> str:
-        return digest(self.fold_folder / self.recipes[index].name / "ref/best.safetensors")
+    def _reference_run(self, index: int) -> Path:
+        return self.fold_folder / self.recipes[index].name / "ref"
 
 
 def _last_fusion(models: Sequence[JointModel]) -> Shown:

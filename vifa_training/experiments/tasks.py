@@ -20,11 +20,11 @@ from pathlib import Path
 
 import torch
 
-from vifa_training.checkpoint import TrainingError, digest, digest_names, fingerprint, load_weights
+from vifa_training.checkpoint import TrainingError, digest_names, fingerprint, load_weights
 from vifa_training.data import Concatenation, DataSet, Subset, contiguous_folds, open_checked
 from vifa_training.data.pair_files import day_or_night
 from vifa_training.distillation.reference import train_alone, train_reference
-from vifa_training.distillation.stage2 import stage2
+from vifa_training.distillation.stage2 import teach_head
 from vifa_training.networks import FusionNetwork, build_network
 from vifa_training.objectives import build_objective
 from vifa_training.pictures import SOURCES, Fused, Picture, Pictures
@@ -113,18 +113,19 @@ def _methods(
         pictures = Pictures(training, picture, recipe.shrink)
         return picture, train_alone(new_task(recipe, preset.task), pictures, recipe, preset, folder / name, shown)
 
-    def reference() -> tuple[Fused, TaskNetwork]:
-        model = reference_of(experiment, recipe, shared, training, folder)
+    def reference() -> JointModel:
+        return reference_of(experiment, recipe, shared, training, folder)
+
+    def whole() -> tuple[Fused, TaskNetwork]:
+        model = reference()
         return Fused(model.fusion, SHARED), model.task
 
     def vifa() -> tuple[Fused, TaskNetwork]:
-        teacher, task = reference()
-        network = copy.deepcopy(shared)
+        model, network = reference(), copy.deepcopy(shared)
         torch.manual_seed(preset.head.seed)
         network.add_head(recipe.task)
-        taught_by = digest(folder / "ref/best.safetensors")
-        stage2(network, recipe.task, teacher.luma, training, preset.head, folder / "vifa", taught_by)
-        return Fused(network, recipe.task), task
+        teach_head(network, recipe.task, model, folder / "ref", training, preset.head, folder / "vifa")
+        return Fused(network, recipe.task), model.task
 
     def tuned() -> tuple[Fused, TaskNetwork]:
         picture, task = vifa()
@@ -139,8 +140,8 @@ def _methods(
     for name, picture in SOURCES.items():
         yield name, lambda name=name, picture=picture: alone(name, picture, name)
     yield "base", lambda: alone("base", unsupervised, fingerprint(shared))
-    yield "ref", reference
-    yield "floor", lambda: (unsupervised, reference()[1])
+    yield "ref", whole
+    yield "floor", lambda: (unsupervised, reference().task)
     yield "vifa", vifa
     yield "vifa_tuned", tuned
 
