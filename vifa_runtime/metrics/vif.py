@@ -36,16 +36,10 @@ def vif(reference: ArrayLike, distorted: ArrayLike) -> float:
         covariance = _blur(ref * dist, window) - mean_ref * mean_dist
 
         gain = covariance / (var_ref + _TINY)
-        residual = var_dist - gain * covariance
-        flat_ref, flat_dist = var_ref < _TINY, var_dist < _TINY
-        gain[flat_ref | flat_dist] = 0
-        residual[flat_ref] = var_dist[flat_ref]
-        residual[flat_dist] = 0
-        var_ref[flat_ref] = 0
-        negative = gain < 0
-        residual[negative] = var_dist[negative]
-        gain[negative] = 0
-        residual = np.maximum(residual, _TINY)
+        flat = var_ref < _TINY
+        gain[flat | (var_dist < _TINY) | (gain < 0)] = 0  # nothing is preserved there, whatever the residual
+        var_ref[flat] = 0
+        residual = np.maximum(var_dist - gain * covariance, _TINY)
 
         preserved += np.log2(1 + gain**2 * var_ref / (residual + _NOISE_VARIANCE)).sum()
         total += np.log2(1 + var_ref / _NOISE_VARIANCE).sum()
