@@ -258,6 +258,19 @@ def test_stage_2_needs_a_reference_model(made: Made, tmp_path: Path) -> None:
         vifa_train("stage2", made.folders["old"], made.recipe, "--data", tmp_path, "--run", tmp_path / "run")
 
 
+def test_stage_2_of_a_task_that_is_to_be_replaced_goes_before_add_task(made: Made, tmp_path: Path) -> None:
+    options = ["--data", tmp_path, "--run", tmp_path / "run", "--preset", "smoke"]
+    given = [made.folders["new"], made.recipe, *options]
+    vifa_train("reference", *given)
+    with pytest.raises(MENDABLE, match="bundle new has a task 'road_users' already; --drop it"):
+        vifa_train("stage2", *given)
+    vifa_train("stage2", *given, "--drop", "road_users")
+    trained = sums(tmp_path / "run")
+    vifa_train("add-task", *given, "--drop", "road_users", "-o", tmp_path / "replaced")
+    assert sums(tmp_path / "run") == trained
+    assert load_bundle(tmp_path / "replaced").task_names == ["first", "second", "road_users"]
+
+
 def test_a_stop_before_the_end_leaves_the_output_as_it_was(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,7 @@ Data = Annotated[Path, typer.Option(help="Folder that holds the recipe's data se
 Run = Annotated[Path, typer.Option("--run", "-r", help="Folder of the trainings; what is there is gone on with.")]
 Preset = Annotated[str, typer.Option(help=f"How long: {', '.join(PRESETS)}.")]
 Like = Annotated[Optional[str], typer.Option(help="Task whose head the reference starts from; the first by default.")]
+Drop = Annotated[str, typer.Option(help="Tasks to leave out of the new bundle, with commas between.")]
 
 
 def reference(
@@ -57,6 +58,7 @@ def stage2(
     run: Run,
     preset: Preset = "cpu",
     like: Like = None,
+    drop: Drop = "",
     threads: Threads = 0,
 ) -> None:
     """Teach a thin head on the bundle's frozen backbone what the reference model fuses (Eq. 3).
@@ -66,7 +68,7 @@ def stage2(
     if not (run / "reference/best.safetensors").exists():
         raise TrainingError(f"{run} holds no reference model; run vifa-train reference first")
     source, plan, pairs = _open(bundle, recipe, data, threads)
-    check_addition(source, plan)
+    check_addition(source, plan, _names(drop))
     network, schedules = network_of(source), plan.preset(preset)
     model = learn_reference(network, choose_like(source, like), plan, schedules, pairs, run)
     learn_head(network, plan, schedules, model, pairs, run)
@@ -81,7 +83,7 @@ def add_task(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the new bundle.")],
     preset: Preset = "cpu",
     like: Like = None,
-    drop: Annotated[str, typer.Option(help="Tasks to leave out, with commas between.")] = "",
+    drop: Drop = "",
     train_backbone: Annotated[
         bool, typer.Option("--train-backbone", help="Let the backbone learn the new pairs first (stage 1, Eq. 1).")
     ] = False,
@@ -96,7 +98,7 @@ def add_task(
     Example: vifa-train add-task nano-fusion msrs-detection --data ../shared/data --run runs/msrs -o my-bundle
     """
     source, plan, pairs = _open(bundle, recipe, data, threads)
-    left_out = [name.strip() for name in drop.split(",") if name.strip()]
+    left_out = _names(drop)
     check_addition(source, plan, left_out, output)
     validation = open_labelled(data, plan.validation, plan)
     schedules = plan.preset(preset)
@@ -114,6 +116,10 @@ def add_task(
     written = write_with_task(source, network, model.task, plan, output, metrics, left_out)
     shown = ", ".join(f"{row['metric']} {row['value']:.3f}" for row in metrics)
     print(f"{output}: {', '.join(written.task_names)}; {plan.task} on {plan.validation}: {shown}")
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _open(bundle: str, recipe: str, data: Path, threads: int) -> tuple[Bundle, TaskRecipe, DataSet]:
