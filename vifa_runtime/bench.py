@@ -66,7 +66,8 @@ def bench(
         floor_ms, gflop, gflops_peak, gbytes_peak, memory_mib, stages, tasks}`. `stages` is name -> `{p50_ms, p95_ms,
         p99_ms}`, with `total` and `fusion only` for whole calls; `tasks` are `{n, shared_ms, separate_ms, speedup,
         limit}`: the fusion part alone, medians of turns, and what the operations allow. The floor, of the engine's part
-        alone, is None for back ends whose ceilings cannot be measured.
+        alone, is None for back ends whose ceilings cannot be measured. `memory_mib` is the peak of this process's
+        resident memory so far, libraries and frames included, before the comparison of tasks.
 
     Raises:
         BackendError: the engine cannot be had or fails.

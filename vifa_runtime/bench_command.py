@@ -70,7 +70,7 @@ def _show(row: Mapping[str, Any]) -> None:
             f"floor {row['floor_ms']:.2f} ms ({row['gflop']} GFLOP at {row['gflops_peak']} GFLOP/s measured, "
             f"{row['gbytes_peak']} GB/s): the engine takes {row['engine_ms'] / row['floor_ms']:.1f} times that"
         )
-    print(f"{row['memory_mib']:.0f} MiB of memory at most")
+    print(f"peak_memory_mib {row['memory_mib']:.0f}: MiB that the whole process held at most, libraries and frames too")
     if row["tasks"]:
         table = Table("tasks", "shared ms", "separate ms", "times faster", "limit by operations", title="fusion alone")
         for task in row["tasks"]:

@@ -1,6 +1,7 @@
 """`vifa bench`: what it counts, what it compares, and what it prints."""
 
 import json
+import re
 
 import numpy as np
 import onnx
@@ -118,6 +119,7 @@ def test_the_command_prints_a_row_or_tables():
     shown = CliRunner().invoke(app, command, catch_exceptions=False).output
     for text in ("nano-fusion at 96x64 on CPU", "pairs a second", "outside the engine", "floor", "MiB", "times faster"):
         assert text in shown
+    assert row["memory_mib"] > 50 and re.search(r"peak_memory_mib \d+: MiB that the whole process held", shown)
 
 
 @pytest.mark.parametrize(
