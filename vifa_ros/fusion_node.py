@@ -1,80 +1,74 @@
 """The fusion node: two cameras in; per task a fused image out, and what is found in it. See docs/fusion_node.md.
 
 One thread receives, pairs and answers; a transition runs beside it, and the worker's thread owns the engine. What a
-frame goes through:
-`_receive` looks at it without a copy, the pairing buffer finds its partner, the worker's slot hands the newest pair to
-`_fuse`, which converts, runs the pipeline and publishes what somebody listens to.
+frame goes through: `Cameras` looks at it without a copy and finds its partner, the worker's slot hands the newest pair
+to `Fuser`, which converts, runs the pipeline and publishes what somebody listens to.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 import rclpy
-from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.exceptions import ParameterException
-from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
-from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
-from rclpy.node import Node
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
-from rclpy.time import Time
-from sensor_msgs.msg import CameraInfo, Image
+from std_srvs.srv import SetBool, Trigger
 
 from vifa.msg import FusionStatus, TaskStatus
-from vifa_ros import health
-from vifa_ros.conversions import ConversionError, read_stamp, view_image
+from vifa_ros import health, parameters
+from vifa_ros.camera_alignment import CameraAlignment, load_fixed
+from vifa_ros.cameras import Cameras
 from vifa_ros.executor import LifecycleExecutor, SlowCallbackGroup, until_interrupted
-from vifa_ros.outputs import IMAGE, RELIABLE_QOS, TaskOutput
-from vifa_ros.pairing import STREAMS, Pair, PairingBuffer
-from vifa_ros.parameters import declare_all, engine_options, find_problem, pairing_settings, thermal_settings
+from vifa_ros.fusing import Fuser
+from vifa_ros.lifecycle import SerialLifecycleNode
+from vifa_ros.losses import STOP
+from vifa_ros.outputs import RELIABLE_QOS, TaskOutput
+from vifa_ros.pairing import STREAMS, THERMAL, VISIBLE, Pair
+from vifa_ros.saving import write_snapshot
 from vifa_ros.worker import Worker, WorkerError
+from vifa_runtime.alignment import Alignment
 from vifa_runtime.backends import prepare
 from vifa_runtime.bundle import load_bundle
-from vifa_runtime.geometry import GeometryError
+from vifa_runtime.camera_model import AlignmentError
 from vifa_runtime.models import find_bundle
 from vifa_runtime.pipeline import FusionPipeline, InputError
-from vifa_runtime.thermal import ThermalError
+from vifa_runtime.pixel_maps import Extrinsics
+from vifa_runtime.thermal import ThermalError, ThermalNormaliser
 
-BAD_IMAGE = "bad_image"
-NOBODY_LISTENS = "nobody_listens"
 STOP_TIMEOUT = 10.0
+SAVE_TIMEOUT = 5.0  # seconds that ~/save_frame waits for a pair
 
 
-class FusionNode(LifecycleNodeMixin, Node):
+class FusionNode(SerialLifecycleNode):
     """A lifecycle node around `FusionPipeline`."""
 
     def __init__(self, name: str = "fusion_node", **arguments: Any) -> None:
-        Node.__init__(self, name, **arguments)
-        LifecycleNodeMixin.__init__(self, callback_group=SlowCallbackGroup())
-        declare_all(self)
-        self._transition = threading.Lock()
+        super().__init__(name, **arguments)
+        parameters.declare_all(self)
         self._reporting = threading.Lock()  # held while a status is made, so that no output is destroyed meanwhile
-        self._change_state = self._service_change_state.callback
-        self._service_change_state.callback = self._change_state_in_turn
-        for entered, callback in list(self._callbacks.items()):
-            self._callbacks[entered] = partial(self._explain, callback)
+        self._saving = threading.Lock()
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
 
         self._worker: Worker[FusionPipeline, Pair] | None = None
         self._pipeline: FusionPipeline | None = None
-        self._camera_info: CameraInfo | None = None
-        self._reset_session()
+        self._fixed_alignment: Alignment | None = None
+        self._extrinsics: Extrinsics | None = None
         self._outputs: dict[str, TaskOutput] = {}
-        self._inputs: list[Any] = []
+        self._is_enabled = True
+        self._reset_session()
         self._status = self.create_publisher(FusionStatus, "~/status", RELIABLE_QOS)
         self._diagnostics = self.create_publisher(health.DiagnosticArray, "/diagnostics", RELIABLE_QOS)
-        period = 1.0 / self._value("status_rate")
-        self._status_timer = self.create_timer(period, self.publish_status)
+        self._status_timer = self.create_timer(1.0 / self._value("status_rate"), self.publish_status)
+        self.create_service(SetBool, "~/enable", self._enable)
+        self.create_service(Trigger, "~/save_frame", self._save_frame, callback_group=SlowCallbackGroup())
         if self._value("autostart"):
-            self._autostart = self.create_timer(0.0, self._start_by_itself)
+            self.start_by_itself()
 
     # Lifecycle: every transition runs in a thread of its own, one at a time.
 
@@ -82,16 +76,20 @@ class FusionNode(LifecycleNodeMixin, Node):
         """Load the bundle and build the engine in the worker's thread; make the outputs."""
         worker = self._worker = Worker(self._build, self._fuse, self._report_failure)
         try:
+            self._fixed_alignment, self._extrinsics = load_fixed(parameters.alignment_settings(self._value))
             pipeline = worker.start(self._value("configure_timeout"))
             self._check_tasks(self._value("tasks"), pipeline)
-        except (WorkerError, InputError) as error:
-            self._failure = str(error)
+            parameters.declare_rates(self, pipeline.bundle.task_names)
+        except (WorkerError, InputError, AlignmentError, ParameterException) as error:
+            self.failure = str(error)
             self.get_logger().error(f"configure: {error}")
             worker.stop(0.0)  # it closes its engine by itself, even one that is still to come
             self._worker = None
             return TransitionCallbackReturn.FAILURE
-        self._failure = ""
-        self._outputs = {task.name: TaskOutput(self, task) for task in pipeline.bundle.tasks}
+        self._outputs = {
+            task.name: TaskOutput(self, task, lambda: self._value("jpeg_quality")) for task in pipeline.bundle.tasks
+        }
+        self._reset_session()
         self._pipeline = pipeline
         self.get_logger().info(f"configured: {pipeline.bundle.name} on {health.describe_backend(pipeline.backend)}")
         return super().on_configure(state)
@@ -103,17 +101,13 @@ class FusionNode(LifecycleNodeMixin, Node):
         result = super().on_activate(state)
         for output in self._outputs.values():
             output.begin(self.get_clock().now().to_msg())
-        self._worker.accept()
-        for stream in STREAMS:
-            self._inputs.append(self._subscribe(Image, self._watches[stream].topic, partial(self._receive, stream)))
-        self._inputs.append(self._subscribe(CameraInfo, "visible/camera_info", self._receive_camera_info))
+        self._worker.accept(parameters.backlog(self._value))
+        self.cameras.open(self._worker.submit, self._stop_on_loss)
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Unsubscribe; the pair in work is finished, the waiting one dropped."""
-        for subscription in self._inputs:
-            self.destroy_subscription(subscription)
-        self._inputs.clear()
+        """Unsubscribe; the pair in work is finished, the waiting ones dropped."""
+        self.cameras.close()
         if self._worker is not None:
             self._worker.refuse(STOP_TIMEOUT)
         return super().on_deactivate(state)
@@ -134,6 +128,10 @@ class FusionNode(LifecycleNodeMixin, Node):
         self.on_shutdown(state)
         return TransitionCallbackReturn.SUCCESS
 
+    def after_transition(self) -> None:
+        """Tell the new state at once."""
+        self.publish_status()
+
     def close(self) -> None:
         """Close engine and outputs; safe to call twice."""
         if self._worker is not None and not self._worker.stop(STOP_TIMEOUT):
@@ -144,113 +142,38 @@ class FusionNode(LifecycleNodeMixin, Node):
                 output.destroy(self)
             self._outputs = {}
 
-    def _start_by_itself(self) -> None:
-        self._autostart.cancel()
-        threading.Thread(target=self._configure_and_activate, name="vifa-autostart", daemon=True).start()
+    def _stop_on_loss(self, stream: str) -> None:
+        if self._value("on_modality_loss") == STOP:
+            topic = self.cameras.watches[stream].topic
+            self.failure = f"stopped, as {topic} went silent (on_modality_loss: stop); activate the node again"
+            self.run_beside(self.trigger_deactivate)
 
-    def _configure_and_activate(self) -> None:
-        with self._transition:
-            try:
-                if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
-                    self.trigger_activate()
-            except _rclpy.RCLError as error:
-                self.get_logger().warning(f"autostart ends: somebody else made a transition first ({error})")
-        self.publish_status()
+    # The worker's thread: it builds, runs and closes the engine.
 
-    def _change_state_in_turn(
-        self, request: ChangeState.Request, response: ChangeState.Response
-    ) -> ChangeState.Response:
-        """Refuse a transition while another one runs, or that the present state does not allow."""
-        response.success = False
-        if not self._transition.acquire(blocking=False):
-            self.get_logger().warning("another transition is running; this one is refused")
-            return response
-        try:
-            return self._change_state(request, response)
-        except _rclpy.RCLError as error:
-            self.get_logger().warning(f"transition refused: {error}")
-            return response
-        finally:
-            self._transition.release()
-            self.publish_status()
-
-    def _explain(
-        self, callback: Callable[[LifecycleState], TransitionCallbackReturn], state: LifecycleState
-    ) -> TransitionCallbackReturn:
-        """Run one of the callbacks above; rclpy would swallow its exceptions without a word."""
-        try:
-            return callback(state)
-        except Exception as error:
-            self._failure = f"{callback.__name__}: {error}"
-            self.get_logger().error(self._failure)
-            return TransitionCallbackReturn.ERROR
-
-    # A frame's way through the node.
-
-    def _receive(self, stream: str, message: Image) -> None:
-        watch = self._watches[stream]
-        watch.arrivals.append(time.monotonic())
-        watch.last_stamp = message.header.stamp
-        try:
-            stamp = read_stamp(message.header)
-            view = view_image(message, stream)
-        except ConversionError as error:
-            watch.problem = str(error)
-            self._pairing.refuse(stream, BAD_IMAGE)
-            self.get_logger().error(f"{watch.topic}: {error}", throttle_duration_sec=5.0)
-            return
-        watch.problem = ""
-        worker = self._worker
-        for pair in self._pairing.add(stream, stamp, (message.header, view)):
-            if worker is not None:  # it may be gone when this frame was on its way while the node was cleaned up
-                worker.submit(pair)
-
-    def _receive_camera_info(self, message: CameraInfo) -> None:
-        self._camera_info = message
+    def _build(self) -> FusionPipeline:
+        bundle = load_bundle(find_bundle(self._value("bundle")))
+        thermal = parameters.thermal_settings(self._value, bundle.thermal)
+        engine = prepare(self._value("backend"), bundle, parameters.engine_options(self._value))
+        return FusionPipeline(bundle, engine, thermal, self._fixed_alignment)
 
     def _fuse(self, pipeline: FusionPipeline, pair: Pair) -> str | None:
-        """Work on one pair in the worker's thread; see `Worker`."""
-        wanted = self._wanted_outputs()
-        if not wanted:
-            return NOBODY_LISTENS
-        fused_only = [task for task, outputs in wanted.items() if outputs == [IMAGE]]
-        header, visible = pair.visible
-        start = time.perf_counter()
-        rgb, thermal = visible.to_rgb(), pair.thermal[1].to_thermal()
-        converted = time.perf_counter()
-        try:
-            stamp = Time.from_msg(header.stamp).nanoseconds * 1e-9
-            results = pipeline.process(rgb, thermal, stamp, list(wanted), fused_only)
-        except (ThermalError, InputError, GeometryError) as error:
-            self._failure = f"pair dropped: {error}"
-            self.get_logger().error(self._failure, throttle_duration_sec=5.0)
-            return BAD_IMAGE
-        self._failure = ""
-        fused = time.perf_counter()
-        for task, outputs in wanted.items():
-            self._outputs[task].publish(outputs, results, header, self._camera_info)
-        done = time.perf_counter()
-        latency = (self.get_clock().now() - Time.from_msg(header.stamp)).nanoseconds * 1e-6
-        self._samples.add(
-            {
-                "convert": 1e3 * (converted - start),
-                **results.milliseconds,
-                "publish": 1e3 * (done - fused),
-                "latency": latency,
-                "skew": abs(pair.skew) * 1e-6,
-            }
-        )
-        return None
-
-    def _wanted_outputs(self) -> dict[str, list[str]]:
-        """Tasks that the parameter `tasks` allows and somebody listens to, with the outputs that are listened to."""
-        chosen = [name for name in self._value("tasks") if name] or self._outputs
-        heard = {task: output.wanted for task, output in self._outputs.items() if task in chosen}
-        return {task: outputs for task, outputs in heard.items() if outputs}
+        return self.fuser(pipeline, pair)
 
     def _report_failure(self, error: BaseException) -> None:
-        self._failure = f"the engine failed on a pair: {error}"
-        self.get_logger().error(self._failure, throttle_duration_sec=5.0)
+        self.fuser.problem = f"the engine failed on a pair: {error}"
+        self.get_logger().error(self.fuser.problem, throttle_duration_sec=5.0)
+
+    def _find_alignment(self) -> Alignment:
+        """The alignment of the moment; see `Fuser`."""
+        if self._fixed_alignment is not None:
+            return self._fixed_alignment
+        for stream in STREAMS:
+            if stream not in self.cameras.infos:
+                raise AlignmentError(f"alignment.mode is cameras, but nothing came on {stream}/camera_info yet")
+        if self._extrinsics is None:
+            raise AlignmentError("alignment.mode is cameras, but no extrinsics are known; set alignment.extrinsics")
+        infos = self.cameras.infos
+        return self._camera_alignment.update(infos[THERMAL], infos[VISIBLE], self._extrinsics)
 
     # Health.
 
@@ -267,55 +190,97 @@ class FusionNode(LifecycleNodeMixin, Node):
         message = FusionStatus()
         message.header.stamp = self.get_clock().now().to_msg()
         message.level, message.message = self._judge(now)
-        message.visible, message.thermal = (
-            health.stream_status(self._watches[stream], self._pairing.counts(stream), now) for stream in STREAMS
-        )
+        message.visible, message.thermal = (self.cameras.status(stream, now) for stream in STREAMS)
+        message.showing = self._showing()
         worker, pipeline = self._worker, self._pipeline
         if worker is not None and pipeline is not None:
             message.bundle, message.backend = pipeline.bundle.name, health.describe_backend(pipeline.backend)
-            health.fill_pairs(message, worker.counts(), self._samples)
-            wanted = self._wanted_outputs()
+            message.fallback = pipeline.backend.describe().get("fallback", "")
+            health.fill_pairs(message, worker.counts(), self.fuser.samples)
+            wanted = self.fuser.wanted_outputs()
             message.tasks = [
                 TaskStatus(name=t.name, kind=t.kind, wanted=t.name in wanted, published=self._outputs[t.name].published)
                 for t in pipeline.bundle.tasks
             ]
         return message
 
+    def _showing(self) -> str:
+        if not self.cameras.is_open or not self._is_enabled:
+            return "nothing"
+        alone = self.cameras.pairing.alone
+        if alone is not None:
+            return f"{alone}_only"
+        return "both" if self.cameras.lost is None else "nothing"
+
     def _judge(self, now: float) -> tuple[int, str]:
         """Level and message: the worst thing that is wrong, with its mend."""
-        if self._failure:
-            return FusionStatus.ERROR, self._failure
-        if not self._inputs:
-            return FusionStatus.WARN, f"not active (state {self._state_machine.current_state[1]})"
-        for watch in self._watches.values():
-            if watch.problem:
-                return FusionStatus.ERROR, f"{watch.topic}: {watch.problem}"
-            if (silence := watch.silence(now, self._activated)) > health.SILENT_AFTER:
-                return FusionStatus.WARN, f"no image on {watch.topic} for {silence:.0f} s; is the camera running?"
-        counts = [self._pairing.counts(stream) for stream in STREAMS]
-        if all(count.received > 10 and count.paired == 0 for count in counts):
-            return FusionStatus.WARN, "both cameras deliver but no stamps match; check the clocks, offsets and slop"
+        if self.failure:
+            return FusionStatus.ERROR, self.failure
+        if not self.cameras.is_open:
+            return FusionStatus.WARN, f"not active (state {self.state_label})"
+        if self.fuser.problem:
+            return FusionStatus.ERROR, self.fuser.problem
+        is_error, problem = self.cameras.find_problem(now)
+        if problem:
+            return FusionStatus.ERROR if is_error else FusionStatus.WARN, problem
+        if not self._is_enabled:
+            return FusionStatus.WARN, "disabled by the service ~/enable"
+        pipeline = self._pipeline
+        if pipeline is not None and (fallback := pipeline.backend.describe().get("fallback")):
+            return FusionStatus.WARN, f"another engine than the wanted one runs, because of {fallback}"
         return FusionStatus.OK, ""
+
+    # Services.
+
+    def _enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        self._is_enabled = self.fuser.is_enabled = request.data
+        response.success, response.message = True, "enabled" if request.data else "disabled"
+        return response
+
+    def _save_frame(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """Save the next pair and everything made of it; runs in a thread of its own."""
+        with self._saving:
+            response.success, response.message = self._save_next_pair()
+        return response
+
+    def _save_next_pair(self) -> tuple[bool, str]:
+        if not self.cameras.is_open:
+            return False, f"not active (state {self.state_label}); activate the node first"
+        snapshot = self.fuser.desk.wait(SAVE_TIMEOUT)
+        if snapshot is None:
+            _, problem = self._judge(time.monotonic())
+            return False, f"no pair was processed for {SAVE_TIMEOUT:g} s; {problem or 'are both cameras running?'}"
+        folder = Path(self._value("save_folder")).expanduser()
+        try:
+            return True, str(write_snapshot(folder, snapshot))
+        except OSError as error:
+            return False, f"save_folder {folder}: {error.strerror or error}"
 
     # Parameters and small helpers.
 
     def _value(self, name: str) -> Any:
         return self.get_parameter(name).value
 
-    def _check_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
-        values = {parameter.name: parameter.value for parameter in parameters}
-        problem = find_problem(values, configured=self._worker is not None)
-        if problem is None and self._pipeline is not None and "tasks" in values:
+    def _check_parameters(self, changed: list[Parameter]) -> SetParametersResult:
+        values = {parameter.name: parameter.value for parameter in changed}
+        problem = parameters.find_problem(values, configured=self._worker is not None)
+        pipeline = self._pipeline
+        if problem is None and pipeline is not None:
             try:
-                self._check_tasks(values["tasks"], self._pipeline)
-            except InputError as error:
+                self._check_tasks(values.get("tasks", []), pipeline)
+                parameters.thermal_settings(lambda name: values.get(name, self._value(name)), pipeline.bundle.thermal)
+            except (InputError, ThermalError) as error:
                 problem = str(error)
         return SetParametersResult(successful=problem is None, reason=problem or "")
 
-    def _apply_parameters(self, parameters: list[Parameter]) -> None:
-        names = {parameter.name for parameter in parameters}
-        if names & {"slop", "visible_offset", "thermal_offset", "queue_size"}:
-            self._pairing.reconfigure(pairing_settings(self._value))
+    def _apply_parameters(self, changed: list[Parameter]) -> None:
+        names = {parameter.name for parameter in changed}
+        if names & parameters.PAIRING_NAMES:
+            self.cameras.pairing.reconfigure(parameters.pairing_settings(self._value))
+        self.cameras.policy = parameters.loss_policy(self._value)
+        if (pipeline := self._pipeline) is not None and any(name.startswith("thermal.") for name in names):
+            settings = parameters.thermal_settings(self._value, pipeline.bundle.thermal)
+            pipeline.normaliser = ThermalNormaliser(settings)  # limits that were smoothed by other settings are none
         if "status_rate" in names:
             self._status_timer.timer_period_ns = round(1e9 / self._value("status_rate"))
             self._status_timer.reset()
@@ -326,31 +291,15 @@ class FusionNode(LifecycleNodeMixin, Node):
                 known = ", ".join(pipeline.bundle.task_names)
                 raise InputError(f"parameter tasks: bundle {pipeline.bundle.name} has no {name!r}; it has {known}")
 
-    def _build(self) -> FusionPipeline:
-        """Load the bundle and build the engine; runs in the worker's thread."""
-        bundle = load_bundle(find_bundle(self._value("bundle")))
-        engine = prepare(self._value("backend"), bundle, engine_options(self._value))
-        return FusionPipeline(bundle, engine, thermal_settings(self._value))
-
     def _reset_session(self) -> None:
         """Forget everything that is counted or remembered since the last activation."""
-        self._pairing = PairingBuffer(pairing_settings(self._value))
-        self._watches = {
-            stream: health.StreamWatch(self.resolve_topic_name(f"{stream}/image_raw")) for stream in STREAMS
-        }
-        self._samples = health.Samples()
-        self._failure = ""
-        self._camera_info = None
-        self._activated = time.monotonic()
-
-    def _subscribe(self, kind: type, topic: str, callback: Any) -> Any:
-        return self.create_subscription(
-            kind,
-            topic,
-            callback,
-            QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT),  # overrides are written into it
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-        )
+        self.failure = ""
+        transports = {stream: self._value(f"{stream}.transport") for stream in STREAMS}
+        settings = parameters.pairing_settings(self._value)
+        self.cameras = Cameras(self, transports, settings, parameters.loss_policy(self._value))
+        self.fuser = Fuser(self, self.cameras, self._outputs, self._find_alignment)
+        self.fuser.is_enabled = self._is_enabled
+        self._camera_alignment = CameraAlignment(parameters.alignment_settings(self._value))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -73,15 +73,18 @@ class StreamWatch:
         return now - (self.arrivals[-1] if self.arrivals else since)
 
 
-def stream_status(watch: StreamWatch, counts: StreamCounts, now: float) -> StreamStatus:
-    """One stream's part of the status."""
+def stream_status(watch: StreamWatch, counts: StreamCounts, now: float, problem: str) -> StreamStatus:
+    """One stream's part of the status; `problem` says what is wrong with it, if anything is."""
     message = StreamStatus(
         topic=watch.topic,
         received=counts.received,
         paired=counts.paired,
         waiting=counts.waiting,
+        reused=counts.reused,
+        alone=counts.alone,
         dropped=drop_counts(counts.dropped),
         rate_hz=watch.rate(now),
+        problem=problem,
     )
     if watch.last_stamp is not None:
         message.last_stamp = watch.last_stamp
@@ -92,7 +95,8 @@ def fill_pairs(message: FusionStatus, counts: PairCounts, samples: Samples) -> N
     """The status's counts of pairs and where their time goes."""
     message.formed, message.processed, message.in_flight = counts.formed, counts.processed, counts.in_flight
     message.dropped = drop_counts(counts.dropped)
-    message.skew_p50_ms = samples.summary("skew").p50_ms
+    skew = samples.summary("skew")
+    message.skew_p50_ms, message.skew_p95_ms = skew.p50_ms, skew.p95_ms
     message.skew_max_ms = samples.largest("skew")
     message.latency = samples.summary("latency")
     message.stages = [samples.summary(name) for name in samples.names() if name not in ("skew", "latency")]
@@ -113,34 +117,67 @@ def drop_counts(dropped: Mapping[str, int]) -> list[DropCount]:
 
 
 def to_diagnostics(status: FusionStatus, node: str) -> DiagnosticArray:
-    """The same for the robot's diagnostics aggregator."""
-    levels = {
-        FusionStatus.OK: DiagnosticStatus.OK,
-        FusionStatus.WARN: DiagnosticStatus.WARN,
-        FusionStatus.ERROR: DiagnosticStatus.ERROR,
-    }
-    values = {
-        "backend": status.backend,
-        "visible rate (Hz)": f"{status.visible.rate_hz:.1f}",
-        "thermal rate (Hz)": f"{status.thermal.rate_hz:.1f}",
+    """The same for the robot's diagnostics aggregator: entries for fusion, both cameras and the engine."""
+    fusion = {
+        "showing": status.showing,
+        "pairs formed": str(status.formed),
         "pairs processed": str(status.processed),
-        "latency p50 (ms)": f"{status.latency.p50_ms:.1f}",
-        "latency p95 (ms)": f"{status.latency.p95_ms:.1f}",
+        **_times("latency", status.latency),
         "skew p50 (ms)": f"{status.skew_p50_ms:.1f}",
+        "skew p95 (ms)": f"{status.skew_p95_ms:.1f}",
+        "skew max (ms)": f"{status.skew_max_ms:.1f}",
+        **{f"pairs dropped: {entry.reason}": str(entry.count) for entry in status.dropped},
     }
-    for owner, counts in (
-        ("visible", status.visible.dropped),
-        ("thermal", status.thermal.dropped),
-        ("pairs", status.dropped),
-    ):
-        values |= {f"{owner} dropped: {entry.reason}": str(entry.count) for entry in counts}
-    entry = DiagnosticStatus(
-        level=levels[status.level],
-        name=f"{node}: fusion",
-        message=status.message or "fusing",
-        hardware_id=status.bundle,
-        values=[KeyValue(key=key, value=value) for key, value in values.items()],
+    engine = {"backend": status.backend, "bundle": status.bundle}
+    for stage in status.stages:
+        engine |= _times(stage.stage, stage)
+    engine_level = DiagnosticStatus.WARN if status.fallback else DiagnosticStatus.OK
+    array = DiagnosticArray(
+        status=[
+            _entry(node, "fusion", _LEVELS[status.level], status.message or "fusing", status.bundle, fusion),
+            _camera_entry(node, "visible", status.visible),
+            _camera_entry(node, "thermal", status.thermal),
+            _entry(node, "engine", engine_level, status.fallback or "as wanted", status.bundle, engine),
+        ]
     )
-    array = DiagnosticArray(status=[entry])
     array.header.stamp = status.header.stamp
     return array
+
+
+_LEVELS = {
+    FusionStatus.OK: DiagnosticStatus.OK,
+    FusionStatus.WARN: DiagnosticStatus.WARN,
+    FusionStatus.ERROR: DiagnosticStatus.ERROR,
+}
+
+
+def _camera_entry(node: str, stream: str, status: StreamStatus) -> DiagnosticStatus:
+    values = {
+        "topic": status.topic,
+        "rate (Hz)": f"{status.rate_hz:.1f}",
+        **{name: str(getattr(status, name)) for name in ("received", "paired", "waiting", "reused", "alone")},
+        **{f"dropped: {entry.reason}": str(entry.count) for entry in status.dropped},
+    }
+    level = DiagnosticStatus.OK
+    if status.problem:
+        level = DiagnosticStatus.ERROR
+    elif status.rate_hz == 0:
+        level = DiagnosticStatus.WARN
+    return _entry(node, stream, level, status.problem or f"{status.rate_hz:.1f} Hz", status.topic, values)
+
+
+def _times(name: str, stage: StageTime) -> dict[str, str]:
+    percentiles = {"p50": stage.p50_ms, "p95": stage.p95_ms, "p99": stage.p99_ms}
+    return {f"{name} {percentile} (ms)": f"{value:.1f}" for percentile, value in percentiles.items()}
+
+
+def _entry(
+    node: str, part: str, level: bytes, message: str, hardware: str, values: Mapping[str, str]
+) -> DiagnosticStatus:
+    return DiagnosticStatus(
+        level=level,
+        name=f"{node}: {part}",
+        message=message,
+        hardware_id=hardware,
+        values=[KeyValue(key=key, value=value) for key, value in values.items()],
+    )

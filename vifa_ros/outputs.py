@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNodeMixin
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
+from vifa_ros.compressed import make_jpeg
 from vifa_ros.conversions import ImageMessage
 from vifa_ros.findings import make_detections, make_label_info
 from vifa_runtime.bundle import Task
@@ -21,19 +22,39 @@ RELIABLE_QOS = QoSProfile(depth=10)
 LABEL_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)  # who subscribes later hears it too
 
 IMAGE, DETECTIONS, MASK, OVERLAY = "image", "detections", "mask", "overlay"
+COMPRESSED = "/compressed"
 OUTPUTS = {  # kind of task -> output -> its messages; each is made only while somebody listens to it
-    "fusion": {IMAGE: Image},
-    "detection": {IMAGE: Image, DETECTIONS: Detection2DArray, OVERLAY: Image},
-    "segmentation": {IMAGE: Image, MASK: Image, OVERLAY: Image},
+    "fusion": {IMAGE: Image, IMAGE + COMPRESSED: CompressedImage},
+    "detection": {
+        IMAGE: Image,
+        IMAGE + COMPRESSED: CompressedImage,
+        DETECTIONS: Detection2DArray,
+        OVERLAY: Image,
+        OVERLAY + COMPRESSED: CompressedImage,
+    },
+    "segmentation": {
+        IMAGE: Image,
+        IMAGE + COMPRESSED: CompressedImage,
+        MASK: Image,
+        OVERLAY: Image,
+        OVERLAY + COMPRESSED: CompressedImage,
+    },
 }
 ENCODINGS = {IMAGE: "rgb8", MASK: "mono8", OVERLAY: "rgb8"}
+_OF_THE_IMAGE = {IMAGE, IMAGE + COMPRESSED}
 
 
 class TaskOutput:
     """The topics of one task, by its kind."""
 
-    def __init__(self, node: LifecycleNodeMixin, task: Task) -> None:
+    def __init__(self, node: LifecycleNodeMixin, task: Task, jpeg_quality: Callable[[], int]) -> None:
+        """Advertise them.
+
+        Args:
+            jpeg_quality: gives that of the moment.
+        """
         self._task = task
+        self._jpeg_quality = jpeg_quality
         self._publishers = {
             output: node.create_lifecycle_publisher(kind, f"~/{task.name}/{output}", RELIABLE_QOS)
             for output, kind in OUTPUTS[task.kind].items()
@@ -50,6 +71,11 @@ class TaskOutput:
         """Those of OUTPUTS that somebody listens to."""
         return [name for name, publisher in self._publishers.items() if publisher.get_subscription_count() > 0]
 
+    @staticmethod
+    def needs_image_only(wanted: Sequence[str]) -> bool:
+        """Whether these outputs show the fused image and nothing that is found in it."""
+        return set(wanted) <= _OF_THE_IMAGE
+
     def begin(self, stamp: Any) -> None:
         """Count from zero, and tell the names of the classes; the publishers must be active."""
         self.published = 0
@@ -62,8 +88,9 @@ class TaskOutput:
         Args:
             wanted: as the property gave them before the pair was processed: of another one there is no result.
         """
+        pixels: dict[str, NDArray[Any]] = {}  # an overlay is drawn once, for both transports
         for output in wanted:
-            self._publishers[output].publish(self._make_message(output, results, header))
+            self._publishers[output].publish(self._make_message(output, results, header, pixels))
         if camera_info is not None:
             camera_info.header = header
             self._info.publish(camera_info)
@@ -75,12 +102,19 @@ class TaskOutput:
             if publisher is not None:
                 node.destroy_lifecycle_publisher(publisher)
 
-    def _make_message(self, output: str, results: Results, header: Any) -> Image | Detection2DArray:
+    def _make_message(
+        self, output: str, results: Results, header: Any, pixels: dict[str, NDArray[Any]]
+    ) -> Image | CompressedImage | Detection2DArray:
         if output == DETECTIONS:
             return make_detections(results.detections[self._task.name], self._task.classes, header)
-        return self._images[output].fill(self._find_pixels(output, results), header)
+        picture = output.removesuffix(COMPRESSED)
+        if picture not in pixels:
+            pixels[picture] = self._find_pixels(picture, results)
+        if output.endswith(COMPRESSED):
+            return make_jpeg(pixels[picture], self._jpeg_quality(), header)
+        return self._images[picture].fill(pixels[picture], header)
 
-    def _find_pixels(self, output: str, results: Results) -> NDArray[Any]:
-        if output == OVERLAY:
+    def _find_pixels(self, picture: str, results: Results) -> NDArray[Any]:
+        if picture == OVERLAY:
             return render_overlay(results, self._task)
-        return (results.masks if output == MASK else results.fused)[self._task.name]
+        return (results.masks if picture == MASK else results.fused)[self._task.name]

@@ -224,9 +224,9 @@ class Robot:
 
     def deliver(self, stream: str, image: Image | np.ndarray, stamp: float) -> None:
         """Publish a camera's image and wait until the node has it, so that a burst does not overrun its queue."""
-        received = self.node._pairing.counts(stream).received
+        received = self.node.cameras.counts(stream).received
         self.show(stream, image, stamp)
-        wait_until(lambda: self.node._pairing.counts(stream).received > received, f"the {stream} frame to arrive")
+        wait_until(lambda: self.node.cameras.counts(stream).received > received, f"the {stream} frame to arrive")
 
     def wait_for_image(self, task: str, stamp: float) -> np.ndarray:
         """The pixels that a task published for a stamp."""

@@ -95,7 +95,7 @@ def test_camera_info_follows_with_the_header_of_its_image(robot):
     robot.connect_cameras()
     info = CameraInfo(width=10, height=6, k=[500.0, 0, 5, 0, 500, 3, 0, 0, 1])
     robot.info_camera.publish(info)
-    wait_until(lambda: robot.node._camera_info is not None, "the camera_info to arrive")
+    wait_until(lambda: "visible" in robot.node.cameras.infos, "the camera_info to arrive")
     robot.show_pair(random_visible(), random_thermal(), 1.0)
     sent = wait_until(lambda: robot.infos, "a camera_info")[0]
     assert sent.header == make_header(1.0, "visible_camera")

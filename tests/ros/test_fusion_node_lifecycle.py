@@ -13,6 +13,7 @@ from lifecycle_msgs.srv import ChangeState
 from robot import PATIENCE, drops, laws_hold, wait_until
 
 from vifa_ros import fusion_node
+from vifa_ros.conversions import view_image
 from vifa_ros.outputs import TaskOutput
 
 SLOW = 5.0  # seconds that the slow engine takes to load
@@ -181,14 +182,14 @@ def test_a_transition_that_does_not_exist_is_refused(start_robot, transition):
 
 
 def test_autostart_leaves_a_node_alone_that_somebody_else_configured_first(start_robot, monkeypatch):
-    start, may_go_on, has_ended = fusion_node.FusionNode._configure_and_activate, threading.Event(), threading.Event()
+    run, may_go_on, has_ended = fusion_node.FusionNode._run, threading.Event(), threading.Event()
 
-    def start_late(self) -> None:
+    def run_late(self, action) -> None:
         may_go_on.wait(PATIENCE)
-        start(self)
+        run(self, action)
         has_ended.set()
 
-    monkeypatch.setattr(fusion_node.FusionNode, "_configure_and_activate", start_late)
+    monkeypatch.setattr(fusion_node.FusionNode, "_run", run_late)
     robot = start_robot()
     assert robot.change_state("configure")
     may_go_on.set()
@@ -297,9 +298,10 @@ def test_a_status_made_during_cleanup_does_not_see_half_of_it(robot, monkeypatch
 
 
 def test_frames_that_were_on_their_way_during_cleanup_are_harmless(robot):
+    cameras = robot.node.cameras
     assert robot.change_state("deactivate") and robot.change_state("cleanup")
     for stream, pixels, encoding in (("visible", random_visible(), "rgb8"), ("thermal", random_thermal(), "mono8")):
-        robot.node._receive(stream, build_message(encoding, pixels))
+        cameras.receive(stream, view_image, build_message(encoding, pixels))
     assert robot.change_state("configure") and robot.change_state("activate")
     fuse_one(robot, 1.0)
 

@@ -295,7 +295,7 @@ def test_camera_info_comes_with_what_is_found(finder):
     finder.listen_to("cells/detections", "cells/camera_info")
     finder.connect_cameras()
     finder.info_camera.publish(CameraInfo(width=10, height=6))
-    wait_until(lambda: finder.node._camera_info is not None, "the camera_info to arrive")
+    wait_until(lambda: "visible" in finder.node.cameras.infos, "the camera_info to arrive")
     detections, info = show(finder, random_visible(), random_thermal(), "cells/detections", "cells/camera_info")
     assert (info.header, info.width) == (detections.header, 10)
 
@@ -327,6 +327,7 @@ def test_the_topics_of_a_task_are_those_of_its_kind(everything):
     topics = {publisher.topic_name.rpartition("fusion_node/")[2] for publisher in everything.node.publishers}
     expected = {f"{task}/camera_info" for task in ("bright", "cells", "glare")}
     expected |= {*EVERYTHING, "cells/label_info", "glare/label_info"}
+    expected |= {f"{output}/compressed" for output in EVERYTHING if output.endswith(("/image", "/overlay"))}
     assert {topic for topic in topics if topic.startswith(("bright/", "cells/", "glare/"))} == expected
 
 

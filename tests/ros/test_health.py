@@ -8,7 +8,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from images import random_thermal, random_visible
 from robot import wait_until
 
-from vifa.msg import FusionStatus
+from vifa.msg import FusionStatus, StageTime, StreamStatus
 from vifa_ros.health import (
     SILENT_AFTER,
     WINDOW,
@@ -99,7 +99,7 @@ def test_drops_are_sorted_by_reason():
 )
 def test_diagnostics_say_the_same_as_the_status(level, expected):
     status = FusionStatus(level=level, message="why", bundle="tiny", processed=7, dropped=drop_counts({"failed": 3}))
-    (entry,) = to_diagnostics(status, "/fusion_node").status
+    entry = to_diagnostics(status, "/fusion_node").status[0]
     assert (entry.level, entry.message, entry.name, entry.hardware_id) == (
         expected,
         "why",
@@ -109,6 +109,32 @@ def test_diagnostics_say_the_same_as_the_status(level, expected):
     values = {value.key: value.value for value in entry.values}
     assert values["pairs processed"] == "7"
     assert values["pairs dropped: failed"] == "3"
+
+
+def test_diagnostics_have_an_entry_for_each_camera_and_for_the_engine():
+    silent = StreamStatus(topic="/thermal/image_raw", problem="frozen", dropped=drop_counts({"no_partner": 2}))
+    status = FusionStatus(
+        level=FusionStatus.ERROR,
+        bundle="tiny",
+        backend="onnxruntime 1.30",
+        fallback="tensorrt: no GPU",
+        visible=StreamStatus(topic="/visible/image_raw", rate_hz=30.0, received=9, paired=8, waiting=1),
+        thermal=silent,
+        skew_p50_ms=1.0,
+        skew_p95_ms=2.5,
+        latency=StageTime(stage="latency", count=9, p50_ms=4.0, p95_ms=5.0, p99_ms=6.0),
+        stages=[StageTime(stage="backbone", count=9, p50_ms=1.0, p95_ms=2.0, p99_ms=3.25)],
+    )
+    entries = {entry.name.removeprefix("/eyes: "): entry for entry in to_diagnostics(status, "/eyes").status}
+    values = {name: {pair.key: pair.value for pair in entry.values} for name, entry in entries.items()}
+    assert list(entries) == ["fusion", "visible", "thermal", "engine"]
+    assert (entries["visible"].level, entries["visible"].message) == (DiagnosticStatus.OK, "30.0 Hz")
+    assert (entries["thermal"].level, entries["thermal"].message) == (DiagnosticStatus.ERROR, "frozen")
+    assert values["visible"]["topic"] == "/visible/image_raw" and values["visible"]["paired"] == "8"
+    assert values["thermal"]["dropped: no_partner"] == "2"
+    assert (entries["engine"].level, entries["engine"].message) == (DiagnosticStatus.WARN, "tensorrt: no GPU")
+    assert values["engine"]["backbone p99 (ms)"] == "3.2"
+    assert values["fusion"]["skew p95 (ms)"] == "2.5" and values["fusion"]["latency p99 (ms)"] == "6.0"
 
 
 def test_a_running_node_tells_its_bundle_engine_rates_skew_and_stages(robot):
@@ -124,7 +150,7 @@ def test_a_running_node_tells_its_bundle_engine_rates_skew_and_stages(robot):
     assert (status.visible.last_stamp.sec, status.thermal.last_stamp.nanosec) == (3, 20_000_000)
     assert status.skew_p50_ms == pytest.approx(10) and status.skew_max_ms == pytest.approx(20)
     assert [stage.stage for stage in status.stages] == [
-        *("convert", "normalise", "align", "restore", "backbone", "head.bright", "publish")
+        *("convert", "normalise", "align", "restore", "backbone", "head.bright", "pipeline", "publish")
     ]
     assert {stage.count for stage in status.stages} == {status.latency.count} == {3}
 
