@@ -19,8 +19,9 @@ def open_labelled(root: Path, part: str, recipe: TaskRecipe) -> DataSet:
         DataError: lists everything that is wrong: files, labels of no class of the recipe or in another order, pairs
             without labels of its kind, two of one name.
     """
-    pairs = open_checked(root, [part], list(recipe.classes))
-    names = pairs.classes if recipe.kind == "detection" else pairs.mask_classes
+    kind = "classes" if recipe.kind == "detection" else "mask_classes"
+    pairs = open_checked(root, [part], **{kind: list(recipe.classes)})
+    names = getattr(pairs, kind)
     if names and tuple(names) != tuple(recipe.classes):
         raise DataError(
             [f"{part} has the classes {', '.join(names)}; recipe {recipe.name} wants {', '.join(recipe.classes)}"]

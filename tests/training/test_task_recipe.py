@@ -280,6 +280,19 @@ def test_wrong_masks_are_told_by_their_file_or_pair(tmp_path: Path) -> None:
     ]
 
 
+def test_boxes_beside_the_masks_are_of_classes_of_their_own(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path, SEGMENTATION)
+    folder = write_folder(tmp_path / "both", ["a"], labels="5 0.5 0.5 0.2 0.2", mask=1)
+    assert len(open_labelled(tmp_path, "both", recipe)) == 1, "nobody named the boxes' classes"
+    write_text(folder / "classes.txt", "\n".join("uvwxyz"))
+    assert list(open_labelled(tmp_path, "both", recipe).classes) == list("uvwxyz")
+    write_text(folder / "classes.txt", "u\nv\nw\nx")
+    assert "has class 5, but there are 4" in str(problems_of(tmp_path, "both", recipe))
+    write_text(folder / "classes.txt", "\n".join("uvwxyz"))
+    write_text(folder / "mask_classes.txt", "soil\ncrop")
+    assert "has the classes soil, crop; recipe tiny-segmentation wants" in str(problems_of(tmp_path, "both", recipe))
+
+
 def test_two_pairs_of_one_name_are_refused(tmp_path: Path) -> None:
     write_folder(tmp_path / "one", ["a", "b"], labels=ONE_BOX)
     write_folder(tmp_path / "two", ["b", "c"], labels=ONE_BOX)

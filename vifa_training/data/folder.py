@@ -20,13 +20,16 @@ class Folder(PairFiles):
     Without names, classes are not checked.
     """
 
-    def __init__(self, folder: Path, part: str = "", classes: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, part: str = "", classes: Sequence[str] = (), mask_classes: Sequence[str] = ()
+    ) -> None:
         """Find the files.
 
         Args:
             folder: holds `vi/` (or `visible/`) and `ir/` (or `thermal/`), and may hold `labels/` and `masks/`.
             part: `train`, `val` or `test`: 8:1:1 by a hash of the names; all pairs where it is empty.
-            classes: names in order; of the folder's own files where it is empty.
+            classes: names in order, of boxes, or of masks without boxes; of the folder's own file where it is empty.
+            mask_classes: names of masks without boxes, which go before `classes`.
 
         Raises:
             DataError: names everything that is missing, too many or wrong.
@@ -42,11 +45,11 @@ class Folder(PairFiles):
             pairs = match_files(pairs, "labels", folder / "labels", (".txt",), faults)
         if masked:
             pairs = match_files(pairs, "mask", folder / "masks", IMAGE_SUFFIXES, faults)
-        names = list(classes) or read_classes(folder, CLASS_FILE)
         if labelled or masked:
-            self.classes = names
+            given = list(classes) if labelled else list(mask_classes or classes)
+            self.classes = given or read_classes(folder, CLASS_FILE)
         if masked:
-            self.mask_classes = read_classes(folder, MASK_CLASS_FILE) if labelled else names
+            self.mask_classes = read_classes(folder, MASK_CLASS_FILE) if labelled else self.classes
         super().__init__(choose_part(pairs, part, folder), faults)
 
 

@@ -77,7 +77,7 @@ def parse_part(text: str) -> Part:
     return Part(kind or "folder", tuple(folders.split("+")), part, fold, time)
 
 
-def open_data(root: Path, text: str, classes: Sequence[str] = ()) -> DataSet:
+def open_data(root: Path, text: str, classes: Sequence[str] = (), mask_classes: Sequence[str] = ()) -> DataSet:
     """Open a part of the data under `root`: `[format:]folder[+folder...][@...]`.
 
     - No format means a plain folder (`vi/`, `ir/`, `labels/`, `masks/`), like `msrs/train`; the others are keys of
@@ -91,7 +91,7 @@ def open_data(root: Path, text: str, classes: Sequence[str] = ()) -> DataSet:
     Args:
         root: folder of all data sets.
         text: the part.
-        classes: names for plain folders that hold none.
+        classes, mask_classes: names for plain folders, which go before those of their own; see `Folder`.
 
     Raises:
         DataError: names everything that is wrong with the part, with the files of its folders, and with their contents
@@ -103,7 +103,7 @@ def open_data(root: Path, text: str, classes: Sequence[str] = ()) -> DataSet:
     problems: list[str] = []
     for folder in part.folders:
         try:
-            datasets.append(_open_one(root, part.format, folder, of_set, classes))
+            datasets.append(_open_one(root, part.format, folder, of_set, classes, mask_classes))
         except PairError as error:
             problems.extend(getattr(error, "problems", (str(error),)))
     if problems:
@@ -113,11 +113,17 @@ def open_data(root: Path, text: str, classes: Sequence[str] = ()) -> DataSet:
     return _choose_time(text, chosen, part.time) if part.time else chosen
 
 
-def open_checked(root: Path, parts: Sequence[str], classes: Sequence[str] = (), track: Track = iter) -> DataSet:
+def open_checked(
+    root: Path,
+    parts: Sequence[str],
+    classes: Sequence[str] = (),
+    mask_classes: Sequence[str] = (),
+    track: Track = iter,
+) -> DataSet:
     """Open several parts as one data set and read all of it once.
 
     Args:
-        root, classes: as of `open_data`.
+        root, classes, mask_classes: as of `open_data`.
         parts: one or more.
         track: as of `check`.
 
@@ -128,7 +134,7 @@ def open_checked(root: Path, parts: Sequence[str], classes: Sequence[str] = (), 
     problems: list[str] = []
     for part in parts:
         try:
-            dataset = open_data(root, part, classes)
+            dataset = open_data(root, part, classes, mask_classes)
         except DataError as error:
             problems.extend(error.problems)
         else:
@@ -141,14 +147,16 @@ def open_checked(root: Path, parts: Sequence[str], classes: Sequence[str] = (), 
     return datasets[0] if len(datasets) == 1 else Concatenation(datasets)
 
 
-def _open_one(root: Path, kind: str, name: str, part: str, classes: Sequence[str]) -> DataSet:
+def _open_one(
+    root: Path, kind: str, name: str, part: str, classes: Sequence[str], mask_classes: Sequence[str]
+) -> DataSet:
     if kind == "street":
         count, _, seed = name.partition("/")
         if not (count.isdigit() and (seed or "0").isdigit()):
             raise DataError([f"street:{name}: expected `street:COUNT` or `street:COUNT/SEED`, like street:200/3"])
         return StreetData(int(count), int(seed or 0), part)
     if kind == "folder":
-        return Folder(root / name, part, classes)
+        return Folder(root / name, part, classes, mask_classes)
     return FORMATS[kind](root / name, part)
 
 
