@@ -81,6 +81,8 @@ def quantize(
 ) -> Quantized:
     """Quantize a bundle's graphs one after the other, each as far as the limit allows.
 
+    The graph of a task stays as it is where no labels tell what 8 bits would cost it.
+
     Args:
         calibration: pairs whose ranges count; a few dozen of the robot's own.
         evaluation: other pairs, with labels where there are some.
@@ -97,7 +99,13 @@ def quantize(
         )
     before = _measure(bundle, evaluation)
     current, counts = bundle, {}
+    guarded = {task for (task, metric), (value, _) in before.items() if metric in GUARDED and value > 0}
+    unguarded = {task.graph for task in bundle.tasks if task.name not in guarded}
     for path in bundle.graphs:
+        if path in unguarded:
+            say(f"{path}: stays as it is, no labels tell what 8 bits would cost it")
+            counts[path] = (0, len(_convolutions(_with_names(bundle.graphs[path]))))
+            continue
         allowed = limit / 2 if path.startswith((BACKBONE, "heads/")) else limit
         say(f"{path}: ranking its convolutions")
         current, counts[path] = _quantize_graph(bundle, current, path, calibration, evaluation, before, allowed, say)
@@ -122,7 +130,7 @@ def _quantize_graph(
 ) -> tuple[Bundle, tuple[int, int]]:
     """The bundle with one more graph in 8 bits as far as that goes, and how many of its convolutions are."""
     graph = _with_names(original.graphs[path])
-    names = [node.name for node in onnx.load_model_from_string(graph).graph.node if node.op_type == "Conv"]
+    names = _convolutions(graph)
     inputs = list(graph_inputs(original, path, ((pair.visible, pair.thermal) for pair in calibration)))
     order = _ranked(graph, names, inputs)
 
@@ -229,6 +237,10 @@ def _loss(row: Mapping[str, Any]) -> float:
 
 def _with_graph(bundle: Bundle, path: str, graph: bytes) -> Bundle:
     return replace(bundle, graphs={**bundle.graphs, path: graph})
+
+
+def _convolutions(graph: bytes) -> list[str]:
+    return [node.name for node in onnx.load_model_from_string(graph).graph.node if node.op_type == "Conv"]
 
 
 def _with_names(graph: bytes) -> bytes:

@@ -26,7 +26,8 @@ def quantize(
     bundle: BundleArgument,
     pairs: Annotated[Path, typer.Option(help="Folder of pairs to calibrate on: vi/ and ir/, the robot's own.")],
     evaluation: Annotated[
-        Path, typer.Option(help="Folder of other pairs, with labels/ or masks/ where there are some.")
+        Path,
+        typer.Option(help="Folder of other pairs; labels/ and masks/ in it let the networks of tasks be quantized."),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the new bundle.")],
     limit: Annotated[

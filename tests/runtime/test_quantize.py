@@ -1,12 +1,14 @@
 """`vifa bundle quantize`: what goes into 8 bits, what is measured, and where it ends."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
-from tiny_bundle import FLOAT, FUSED, THERMAL, VISIBLE, contents, graph, manifest, value
+from task_graphs import MASK
+from tiny_bundle import BYTE, FLOAT, FUSED, THERMAL, VISIBLE, contents, graph, manifest, value
 from typer.testing import CliRunner
 
 from vifa_runtime import quantize as module
@@ -16,7 +18,7 @@ from vifa_runtime.cli import app
 from vifa_runtime.labels import Labels
 from vifa_runtime.metrics import Detections
 from vifa_runtime.pairs import write_image
-from vifa_runtime.pipeline import Results
+from vifa_runtime.pipeline import FusionPipeline, Results
 from vifa_runtime.quantize import LabelledPair, QuantizeError, quantize
 from vifa_runtime.scoring import Scores, for_evaluation, gray_thermal
 from vifa_runtime.street import Street
@@ -113,6 +115,41 @@ def test_a_limit_that_allows_nothing_is_a_refusal(small, monkeypatch):
         quantize(small, pairs(2), pairs(2, 100))
     with pytest.raises(QuantizeError, match="needs pairs to calibrate on and others to measure on"):
         quantize(small, pairs(2), [])
+
+
+@pytest.fixture(scope="module")
+def segmenting(small, tmp_path_factory):
+    """The same with a task that calls a pixel bright by a convolution."""
+    nodes = [
+        node("Cast", ["image"], ["levels"], to=FLOAT),
+        node("Transpose", ["levels"], ["planes"], perm=[0, 3, 1, 2]),
+        node("Conv", ["planes", "weights", "bias"], ["scores"]),
+        node("ArgMax", ["scores"], ["ids"], axis=1, keepdims=0),
+        node("Cast", ["ids"], ["mask"], to=BYTE),
+    ]
+    weights = np.array([[1, 1, 1], [2, 2, 2]], np.float32).reshape(2, 3, 1, 1)
+    constants = {"weights": weights, "bias": np.array([0, -300], np.float32)}  # bright above a sum of 300
+    names = ("backbone.onnx", "heads/bright.onnx")
+    files = {"README.md": b"# small", **{name: small.graphs[name] for name in names}}
+    files["tasks/bright.onnx"] = graph(nodes, [value("image", BYTE, [1, "H", "W", 3])], [MASK], constants)
+    classes = [{"name": "dark"}, {"name": "bright"}]
+    tasks = [{"name": "bright", "kind": "segmentation", "classes": classes}]
+    return write_bundle(tmp_path_factory.mktemp("segmenting") / "small", manifest(tasks=tasks), files)
+
+
+@pytest.mark.parametrize(("labelled", "quantized"), [(True, 1), (False, 0)])
+def test_a_task_is_quantized_only_where_labels_tell_what_it_costs(segmenting, labelled, quantized):
+    evaluation = pairs(3, 100)
+    if labelled:
+        pipeline = FusionPipeline(segmenting, prepare("onnxruntime", segmenting, Options(threads=1)))
+        masks = [pipeline.process(pair.visible, pair.thermal).masks["bright"].copy() for pair in evaluation]
+        evaluation = [replace(pair, masks={"bright": mask}) for pair, mask in zip(evaluation, masks, strict=True)]
+    said = []
+    result = quantize(segmenting, pairs(3), evaluation, limit=0.1, say=said.append)
+    assert result.convolutions["tasks/bright.onnx"] == (quantized, 1)
+    assert (result.graphs["tasks/bright.onnx"] == segmenting.graphs["tasks/bright.onnx"]) is not labelled
+    assert ("tasks/bright.onnx: stays as it is, no labels tell what 8 bits would cost it" in said) is not labelled
+    assert ({row["metric"] for row in result.rows} >= {"miou"}) is labelled
 
 
 def test_the_command_writes_a_bundle_that_loads_and_runs(tmp_path, small):
