@@ -87,6 +87,12 @@ def choose_names(names: Sequence[str], part: str) -> list[str]:
     return sorted(shuffled[slice(*bounds)])
 
 
+def spread_evenly(pairs: Sequence[PairPaths], most: int) -> list[PairPaths]:
+    """At most so many of the pairs, evenly spread over them, in their order."""
+    kept = min(most, len(pairs))
+    return [pairs[index * len(pairs) // kept] for index in range(kept)]
+
+
 def read_visible(path: Path) -> NDArray[np.uint8]:
     """Read a visible image as uint8 RGB of shape (H, W, 3); gray files repeat their one channel.
 

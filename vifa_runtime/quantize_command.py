@@ -16,7 +16,7 @@ from vifa_runtime.card import bundle_card, markdown_table
 from vifa_runtime.cli_options import BundleArgument, JsonOption
 from vifa_runtime.labels import Labels, read_mask, read_yolo
 from vifa_runtime.models import find_bundle
-from vifa_runtime.pairs import PairPaths, find_pairs, read_thermal, read_visible
+from vifa_runtime.pairs import PairPaths, find_pairs, read_thermal, read_visible, spread_evenly
 from vifa_runtime.provenance import commit, describe_run, today
 from vifa_runtime.quantize import GUARDED, LIMIT, STEADY, LabelledPair, Quantized
 from vifa_runtime.quantize import quantize as make_8_bits
@@ -43,12 +43,13 @@ def quantize(
     """
     source = load_bundle(find_bundle(bundle))
     check_output(output)
+    others = find_pairs(evaluation)
     console = Console(stderr=True)
     with console.status("") as shown:
         result = make_8_bits(
             source,
-            _open(source, _every(find_pairs(pairs), images)),
-            _open(source, _every(find_pairs(evaluation), measured), evaluation),
+            _open(source, spread_evenly(find_pairs(pairs), images)),
+            _open(source, spread_evenly(others, measured or len(others)), evaluation),
             limit,
             shown.update,
         )
@@ -98,12 +99,6 @@ def _card_section(source: Bundle, result: Quantized, limit: float, pairs: Path, 
         "",
         *markdown_table(columns, cells),
     ]
-
-
-def _every(pairs: Sequence[PairPaths], count: int) -> list[PairPaths]:
-    """So many of them, evenly spread; all where it is 0."""
-    kept = min(count or len(pairs), len(pairs))
-    return [pairs[index * len(pairs) // kept] for index in range(kept)]
 
 
 def _open(bundle: Bundle, pairs: Sequence[PairPaths], folder: Path | None = None) -> list[LabelledPair]:

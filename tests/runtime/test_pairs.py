@@ -6,6 +6,8 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vifa_runtime.pairs import (
     PARTS,
@@ -15,6 +17,7 @@ from vifa_runtime.pairs import (
     match_pairs,
     read_thermal,
     read_visible,
+    spread_evenly,
     write_image,
 )
 
@@ -223,3 +226,12 @@ def test_an_unknown_suffix_is_not_written(tmp_path):
     with pytest.raises(PairError, match="has no image suffix; use one of"):
         write_image(tmp_path / "a.gif", RGB)
     assert list(tmp_path.iterdir()) == []
+
+
+@given(st.integers(1, 50), st.integers(1, 60))
+def test_pairs_are_spread_evenly(count, most):
+    """Each once, in their order, and between any two neighbours as many are left out, give or take one."""
+    chosen = spread_evenly(list(range(count)), most)
+    assert len(chosen) == min(count, most) and chosen[0] == 0
+    gaps = np.diff([*chosen, count])
+    assert gaps.min() >= 1 and np.ptp(gaps) <= 1

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from numpy.typing import NDArray
 
 from vifa_runtime.bundle import Bundle
 from vifa_runtime.graph_inputs import graph_inputs
-from vifa_runtime.pairs import find_pairs, read_thermal, read_visible
+from vifa_runtime.pairs import find_pairs, read_thermal, read_visible, spread_evenly
 
 MOST_PAIRS = 256  # evenly spread over the folder's
 
@@ -30,9 +29,7 @@ class CalibrationPairs:
         Raises:
             PairError: there are none.
         """
-        found = find_pairs(folder)
-        picked = np.unique(np.linspace(0, len(found) - 1, MOST_PAIRS).round().astype(int))
-        self._pairs = [found[index] for index in picked]
+        self._pairs = spread_evenly(find_pairs(folder), MOST_PAIRS)
         self._bundle = bundle if bundle.working_size else replace(bundle, working_size=size)
         digest = hashlib.sha256()
         for pair in self._pairs:
