@@ -16,15 +16,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vifa_runtime.camera_model import AlignmentError, Size, shown
+from vifa_runtime.camera_model import AlignmentError, Size
 from vifa_runtime.distortion import Points
 from vifa_runtime.geometry import resize
+from vifa_runtime.labels import UNKNOWN
+from vifa_runtime.messages import shown
 from vifa_runtime.pixel_maps import CameraMap, HomographyMap, PixelMap
 
 MODES = ("none", "resize", "homography", "cameras")
 SOFT_BORDER = 16
 LARGEST_BORDER = 1000
-UNKNOWN = 255  # class id of a pixel without one
 _DENSE = 1.5  # thermal pixels a visible one: above, bilinear interpolation would skip some, so they are averaged first
 _STRIP = 1 << 13  # pixels that are located at a time: bounds the memory that locating takes, to what a cache holds
 _NO_FRACTION = np.empty(0, np.uint16)

@@ -33,6 +33,7 @@ from vifa_runtime.thermal import ThermalError, ThermalSettings
 
 MANIFEST = "bundle.yaml"
 BACKBONE = "backbone.onnx"
+IMAGES = ("visible", "thermal")  # inputs of the backbone
 LARGEST_MANIFEST = 1 << 20
 LARGEST_FILE = 1 << 29
 

@@ -24,7 +24,6 @@ from vifa_runtime.messages import shown
 
 Size = tuple[int, int]  # (height, width) in pixels
 
-PINHOLES = ("plumb_bob", "rational_polynomial")
 FISHEYES = ("equidistant", "fisheye")
 LARGEST_NUMBER = 1e9  # of any calibration; what is larger is a mistake, and overflows
 _COEFFICIENTS = {"plumb_bob": (0, 4, 5), "rational_polynomial": (0, 8), "equidistant": (0, 4), "fisheye": (0, 4)}

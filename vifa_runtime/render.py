@@ -11,14 +11,12 @@ from numpy.typing import NDArray
 
 from vifa_runtime.geometry import resize
 from vifa_runtime.luma import LUMA_WEIGHTS
-from vifa_runtime.palette import Colour, default_colours
+from vifa_runtime.palette import Colour
 
 if TYPE_CHECKING:
     from vifa_runtime.bundle import Task, TaskClass
     from vifa_runtime.metrics import Detections
     from vifa_runtime.pipeline import Results
-
-__all__ = ["contact_sheet", "default_colours", "draw_detections", "draw_mask", "render_overlay"]
 
 LABEL_HEIGHT = 24
 GAP = 4

@@ -5,8 +5,9 @@ import pytest
 
 from vifa_runtime.bundle import Task, TaskClass
 from vifa_runtime.metrics import Detections
+from vifa_runtime.palette import default_colours
 from vifa_runtime.pipeline import Results
-from vifa_runtime.render import default_colours, draw_detections, draw_mask, render_overlay
+from vifa_runtime.render import draw_detections, draw_mask, render_overlay
 
 VGA = (480, 640)
 RED, YELLOW = TaskClass("person", (200, 0, 0)), TaskClass("car", (250, 250, 0))

@@ -8,9 +8,8 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from vifa_runtime.bundle import BACKBONE, Bundle, Task
+from vifa_runtime.bundle import BACKBONE, IMAGES, Bundle, Task
 
-INPUTS = ("visible", "thermal")
 _BACKBONE = "/backbone/"  # which no task is called
 
 
@@ -50,7 +49,7 @@ def _rename(graph: GraphProto, prefix: str) -> None:
     """Put a prefix before every name but those of images; what a head takes and does not compute is the backbone's."""
     inside = {weight.name for weight in graph.initializer} | {name for node in graph.node for name in node.output}
     renamed = {name: prefix + name for name in inside if name}
-    renamed |= {taken.name: _BACKBONE + taken.name for taken in graph.input if taken.name not in INPUTS}
+    renamed |= {taken.name: _BACKBONE + taken.name for taken in graph.input if taken.name not in IMAGES}
     for weight in graph.initializer:
         weight.name = renamed[weight.name]
     for node in graph.node:

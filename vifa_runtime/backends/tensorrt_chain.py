@@ -20,10 +20,8 @@ from vifa_runtime.backends import BackendError, RawResults
 from vifa_runtime.backends.cuda_graphs import GraphDriver, GraphError, RecordedGraph
 from vifa_runtime.backends.gpu import Gpu
 from vifa_runtime.backends.tensorrt_calls import make, make_logger, refusal
-from vifa_runtime.bundle import BACKBONE, Bundle
+from vifa_runtime.bundle import BACKBONE, IMAGES, Bundle
 from vifa_runtime.messages import first_line
-
-INPUTS = ("visible", "thermal")
 
 
 class ChainError(BackendError):
@@ -157,13 +155,13 @@ class EngineChain:
 
     def _images(self) -> list[str]:
         """Which images any engine looks at; TensorRT may drop an input that nothing is computed from."""
-        return [name for name in INPUTS if name in self._buffers]
+        return [name for name in IMAGES if name in self._buffers]
 
     def _source(self, path: str, name: str) -> str:
         """Which buffer an engine reads for its input `name`."""
         if path in self._heads:
             return f"{self._heads[path]}/fused"
-        return name if name in INPUTS else f"{BACKBONE}/{name}"
+        return name if name in IMAGES else f"{BACKBONE}/{name}"
 
     def _place(self, key: str, path: str, name: str, engine: Any, is_input: bool) -> _Buffer:
         """The buffer of a tensor; the first engine that has it makes it, later ones must see it alike."""
@@ -173,7 +171,7 @@ class EngineChain:
         known = self._buffers.get(key)
         if known is not None and is_input and (known.shape, known.dtype) == (shape, dtype):
             return known
-        if dtype is None or min(shape, default=0) < 1 or (is_input and key not in INPUTS) or known is not None:
+        if dtype is None or min(shape, default=0) < 1 or (is_input and key not in IMAGES) or known is not None:
             raise ChainError(f"the engine of {path} has the tensor {name} of {shape}, which the others do not fit")
         if is_input and shape[1:3] != self.size:
             raise ChainError(f"the engine of {path} takes images of {shape}, not of {self.size}")
