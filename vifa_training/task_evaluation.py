@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from vifa_runtime.decode import decode_detections
 from vifa_runtime.metrics import (
+    DetectionMatches,
     Detections,
     Truth,
     confusion_matrices,
@@ -122,24 +124,40 @@ class Pooled:
         return rows
 
     def metrics(self) -> dict[str, tuple[NDArray[np.int64], Callable[[Any, NDArray[np.int64]], float]]]:
-        """Metric -> the images that it is of, and how it is computed of some of them."""
+        """Metric -> the images that it is of, and how it is computed of some of them.
+
+        `map50` and its parts by day and night are means over the classes that are not rare, `map50_all` over all; those
+        of which there is no box in the metric's images are left out, and a resample has the mean of the same classes.
+        """
         every = np.arange(len(self.tags))
         if self.recipe.kind == "segmentation":
-            metrics = {"miou": (every, lambda made, i: mean_iou(pooled_confusion(made, i)))}
-            return metrics
+            return {"miou": (every, lambda made, i: mean_iou(pooled_confusion(made, i)))}
         names = list(self.recipe.classes)
         primary = [index for index, name in enumerate(names) if name not in self.recipe.rare]
         metrics = {
-            "map50": (every, lambda made, i: pooled_map50(made, i, primary)),
-            "map50_all": (every, lambda made, i: pooled_map50(made, i)),
+            "map50": (every, partial(_map50, every, primary)),
+            "map50_all": (every, partial(_map50, every, range(len(names)))),
         }
         for tag in ("day", "night"):
             images = np.array([i for i, tags in enumerate(self.tags) if tag in tags], np.int64)
             if len(images):
-                metrics[f"map50_{tag}"] = (images, lambda made, i: pooled_map50(made, i, primary))
+                metrics[f"map50_{tag}"] = (images, partial(_map50, images, primary))
         for index, name in enumerate(names):
             metrics[f"ap50_{name}"] = (every, lambda made, i, index=index: pooled_map50(made, i, [index]))
         return metrics
+
+
+def _map50(
+    images: NDArray[np.int64], labels: Sequence[int], made: DetectionMatches, chosen: NDArray[np.int64]
+) -> float:
+    """mAP@0.5 of `chosen`, a resample of `images`, over those of `labels` that have a box in `images`.
+
+    NaN where one of them has none in the resample: a mean over fewer classes would be another quantity.
+    """
+    there = [label for label in labels if made.ground_truths[images, label].any()]
+    if not made.ground_truths[np.ix_(chosen, there)].any(axis=0).all():
+        return float("nan")
+    return pooled_map50(made, chosen, there)
 
 
 def _statistic(score: Callable[[Any, NDArray], float], made: Any, images: NDArray) -> Callable[[NDArray], float]:

@@ -176,6 +176,18 @@ def test_pixels_of_all_images_are_counted_together(tmp_path: Path) -> None:
     assert values(pooled.rows("one", 10)) == {"miou": round((60 / 62 + 2 / 4) / 2, 4)}
 
 
+def test_a_resample_without_a_rare_class_says_nothing_of_the_map_of_all(tmp_path: Path) -> None:
+    """Every person is found and no car: of person and car the map is 1/2, of person alone it would be 1."""
+    recipe = make_recipe(tmp_path, DETECTION, rare=["car"])
+    pairs = [pair(str(index), (BOX, 0), *([(ELSEWHERE, 1)] if index == 0 else [])) for index in range(8)]
+    pooled = Pooled(recipe, pairs, {"one": [found((BOX, 0.9, 0))] * 8})
+    rows = {row["metric"]: row for row in pooled.rows("one", resamples=200)}
+    assert [rows["map50_all"][key] for key in ("mean", "low", "high")] == [0.5, 0.5, 0.5]
+    assert [rows["map50"][key] for key in ("mean", "low", "high")] == [1, 1, 1]
+    images, score = pooled.metrics()["map50_all"]
+    assert score(pooled.of["one"], images) == 0.5 and np.isnan(score(pooled.of["one"], images[1:]))
+
+
 def random_pooled(folder: Path, kind: dict, count: int = 24) -> Pooled:
     """Two methods, of which `good` is wrong in a tenth of the cases and `poor` in half of them."""
     rng = np.random.default_rng(3)
