@@ -41,9 +41,7 @@ def bench(
 
     Example: vifa bench --bundle nano-fusion --size 640x480 --threads 2
     """
-    counts = [int(count) for count in tasks.split(",") if count.strip().isdigit() and int(count) > 0]
-    if len(counts) != len([count for count in tasks.split(",") if count.strip()]):
-        raise BackendError(f"--tasks must be whole numbers of 1 or more with commas between, got {tasks!r}")
+    counts = _parse_counts(tasks)
     loaded = load_bundle(find_bundle(bundle))
     options = Options(threads=threads, precision=precision)
     with Console(stderr=True).status("") as shown:
@@ -52,6 +50,14 @@ def bench(
         print(json.dumps({"meta": describe_run("vifa bench", seed=0), "rows": [row]}, indent=2))
     else:
         _show(row)
+
+
+def _parse_counts(text: str) -> list[int]:
+    """The numbers of the text of --tasks; none where it is empty."""
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if any(not word.isdecimal() or int(word) == 0 for word in words):
+        raise BackendError(f"--tasks must be whole numbers of 1 or more with commas between, got {text!r}")
+    return [int(word) for word in words]
 
 
 def _show(row: Mapping[str, Any]) -> None:

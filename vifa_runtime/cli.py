@@ -1,4 +1,4 @@
-"""The part of the `vifa` command that needs no ROS: fuse images, look at bundles."""
+"""The part of the `vifa` command that needs no ROS: fuse images, measure, look at bundles and make others of them."""
 
 import json
 import sys
@@ -43,7 +43,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-bundle_app = typer.Typer(help="Look at bundles and check them.", no_args_is_help=True)
+bundle_app = typer.Typer(help="Look at bundles, check them, quantize them, build their engines.", no_args_is_help=True)
 app.add_typer(bundle_app, name="bundle")
 app.command()(bench)
 bundle_app.command()(build)

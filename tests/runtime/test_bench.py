@@ -129,6 +129,8 @@ def test_the_command_prints_a_row_or_tables():
         ("--size", "8x8", "--size must be WIDTHxHEIGHT of 64 to 8192"),
         ("--tasks", "two", "--tasks must be whole numbers"),
         ("--tasks", "0", "--tasks must be whole numbers"),
+        ("--tasks", "1,-2", "--tasks must be whole numbers"),
+        ("--tasks", "²", "--tasks must be whole numbers"),
         ("--backend", "tpu", "back end 'tpu' is unknown"),
     ],
 )
