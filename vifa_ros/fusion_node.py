@@ -74,17 +74,18 @@ class FusionNode(SerialLifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the bundle and build the engine in the worker's thread; make the outputs."""
-        worker = self._worker = Worker(self._build, self._fuse, self._report_failure)
         try:
             self._fixed_alignment, self._extrinsics = load_fixed(parameters.alignment_settings(self._value))
-            pipeline = worker.start(self._value("configure_timeout"))
+            self._worker = Worker(self._build, self._fuse, self._report_failure)
+            pipeline = self._worker.start(self._value("configure_timeout"))
             self._check_tasks(self._value("tasks"), pipeline)
             parameters.declare_rates(self, pipeline.bundle.task_names)
         except (WorkerError, InputError, AlignmentError, ParameterException) as error:
             self.failure = str(error)
             self.get_logger().error(f"configure: {error}")
-            worker.stop(0.0)  # it closes its engine by itself, even one that is still to come
-            self._worker = None
+            if self._worker is not None:
+                self._worker.stop(0.0)  # it closes its engine by itself, even one that is still to come
+                self._worker = None
             return TransitionCallbackReturn.FAILURE
         self._outputs = {
             task.name: TaskOutput(self, task, lambda: self._value("jpeg_quality")) for task in pipeline.bundle.tasks
@@ -218,11 +219,13 @@ class FusionNode(SerialLifecycleNode):
             return FusionStatus.ERROR, self.failure
         if not self.cameras.is_open:
             return FusionStatus.WARN, f"not active (state {self.state_label})"
+        is_error, problem = self.cameras.find_problem(now)
+        if is_error:  # often the cause of what went wrong with a pair
+            return FusionStatus.ERROR, problem
         if self.fuser.problem:
             return FusionStatus.ERROR, self.fuser.problem
-        is_error, problem = self.cameras.find_problem(now)
         if problem:
-            return FusionStatus.ERROR if is_error else FusionStatus.WARN, problem
+            return FusionStatus.WARN, problem
         if not self._is_enabled:
             return FusionStatus.WARN, "disabled by the service ~/enable"
         pipeline = self._pipeline

@@ -6,10 +6,12 @@ import itertools
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from images import random_thermal, random_visible
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import SetParametersResult
@@ -18,7 +20,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
@@ -32,6 +34,7 @@ CAMERA_QOS = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATE_QOS = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 KINDS = {
     "image": Image,
+    "compressed": CompressedImage,
     "camera_info": CameraInfo,
     "detections": Detection2DArray,
     "mask": Image,
@@ -221,6 +224,31 @@ class Robot:
         """Publish both cameras' images with one stamp."""
         self.show("visible", visible, stamp)
         self.show("thermal", thermal, stamp)
+
+    @contextmanager
+    def filming(
+        self, stream: str, period: float = 0.05, image: np.ndarray | None = None, encoding: str | None = None
+    ) -> Iterator[None]:
+        """Publish an image of a camera again and again, stamped by the node's clock, while the block runs."""
+        if image is None:
+            image = random_visible() if stream == "visible" else random_thermal()
+        is_over = threading.Event()
+
+        def film() -> None:
+            while not is_over.wait(period):
+                self.show(stream, image, self.now(), encoding)
+
+        thread = threading.Thread(target=film)
+        thread.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            thread.join()
+
+    def now(self) -> float:
+        """The node's clock, seconds."""
+        return self.node.get_clock().now().nanoseconds * 1e-9
 
     def deliver(self, stream: str, image: Image | np.ndarray, stamp: float) -> None:
         """Publish a camera's image and wait until the node has it, so that a burst does not overrun its queue."""
