@@ -133,9 +133,9 @@ class TransformBuffer:
 
     As tf2's buffer: frames are a tree that may change over time, each frame has its own history, translations are
     interpolated along a straight line and rotations along the shortest arc, and a frame that is heard as static and
-    as moving is what was heard last. Other than tf2's: within `tolerance` the nearest transform is taken, a loop on
-    the way up is refused even where the frames meet below it, a second transform of one stamp replaces the first, and
-    a jump back in time clears.
+    as moving is what was heard last. Other than tf2's: within `tolerance` of a transform, and no farther than that
+    between two parents, it is taken as it is; a loop on the way up is refused even where the frames meet below it; a
+    second transform of one stamp replaces the first; and a jump back in time clears.
 
     Attributes:
         settings: how long transforms are kept and how far they reach.
