@@ -97,3 +97,18 @@ def test_messages_name_the_provider(on_cpu, tmp_path, bundle, make_pair):
 def test_description(on_cpu, bundle):
     told = on_cpu(bundle, device=0).describe()
     assert told["engine"] == "onnxruntime CPUExecutionProvider" and told["device"] == "cpu 0"
+
+
+def test_tensorrt_keeps_its_engines_in_the_users_cache_or_where_it_is_told(monkeypatch, tmp_path, bundle):
+    """Without the provider, so that what it would be given is looked at before ONNX Runtime refuses it."""
+    given = []
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["TensorrtExecutionProvider"])
+    monkeypatch.setattr(ort, "InferenceSession", lambda *_, providers, **__: given.append(dict(providers)))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for engines in (None, tmp_path / "mine"):
+        with pytest.raises(BackendError):
+            prepare("onnxruntime-tensorrt", bundle, Options(precision="fp16", engines=engines, device=2))
+    folders = [providers["TensorrtExecutionProvider"]["trt_engine_cache_path"] for providers in given]
+    assert folders == [str(tmp_path / "cache" / "vifa" / "onnxruntime-tensorrt"), str(tmp_path / "mine")]
+    [chosen, _] = [providers["TensorrtExecutionProvider"] for providers in given]
+    assert (chosen["device_id"], chosen["trt_fp16_enable"], chosen["trt_engine_cache_enable"]) == ("2", "1", "1")

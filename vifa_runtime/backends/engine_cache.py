@@ -79,10 +79,10 @@ _WORDS = {
 }
 
 
-def default_folder() -> Path:
-    """The user's cache of engines."""
+def default_folder(kind: str = "engines") -> Path:
+    """The user's cache of engines, or of what another kind of engine keeps."""
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.path.expanduser(cache)) / "vifa" / "engines"  # noqa: PTH111 (raises where there is no home)
+    return Path(os.path.expanduser(cache)) / "vifa" / kind  # noqa: PTH111 (raises where there is no home)
 
 
 def size_text(size: Size) -> str:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vifa_runtime.backends import BackendError, Options, RawResults
+from vifa_runtime.backends.engine_cache import default_folder
 from vifa_runtime.backends.onnxruntime import MERGED, OnnxRuntimeBackend, checked_options, ort
 from vifa_runtime.bundle import BACKBONE, Bundle
 
@@ -110,7 +110,7 @@ class OnnxRuntimeGpuBackend(OnnxRuntimeBackend):
     def _provider_options(self) -> dict[str, str]:
         chosen = {"device_id": str(self._options.device)}
         if self._kind == "tensorrt":
-            folder = self._options.engines or Path.home() / ".cache/vifa/onnxruntime-tensorrt"
+            folder = self._options.engines or default_folder("onnxruntime-tensorrt")
             chosen |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(folder)}
             chosen |= {"trt_fp16_enable": str(int(self._options.precision == "fp16"))}
         return chosen
