@@ -21,7 +21,6 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Collection, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,7 @@ from numpy.typing import NDArray
 from vifa_runtime.backends import BackendError, Options, RawResults
 from vifa_runtime.backends.engine_cache import (
     EngineError,
+    EngineKey,
     Size,
     build_command,
     built_sizes,
@@ -128,8 +128,7 @@ class TensorRtBackend:
         """The size of all pairs, or that of the only engines that are there; None where the first pair tells."""
         if self._bundle.working_size is not None:
             return self._bundle.grid(self._bundle.working_size).padded
-        digest = hashlib.sha256(self._bundle.graphs[BACKBONE]).hexdigest()
-        sizes = built_sizes(self._folder, digest, self._options.precision)
+        sizes = self._built_sizes()
         if not sizes and not self._options.build:
             raise BackendError(
                 f"there are no {self._options.precision} engines of bundle {self._bundle.name} in {self._folder}; "
@@ -137,13 +136,16 @@ class TensorRtBackend:
             )
         return sizes[0] if len(sizes) == 1 else None
 
+    def _built_sizes(self) -> list[Size]:
+        digest = hashlib.sha256(self._bundle.graphs[BACKBONE]).hexdigest()
+        return built_sizes(self._folder, digest, self._options.precision)
+
     def _change(self, size: Size) -> None:
         """Load the engines of another size."""
-        if not self._options.build and not self._engine_file(BACKBONE, size).exists():
-            digest = hashlib.sha256(self._bundle.graphs[BACKBONE]).hexdigest()
-            sizes = built_sizes(self._folder, digest, self._options.precision)
+        if not self._options.build and not (self._folder / self._key(BACKBONE, size).file_name).exists():
+            sizes = ", ".join(map(size_text, self._built_sizes()))
             raise BackendError(
-                f"engines of bundle {self._bundle.name} are built for {', '.join(map(size_text, sizes)) or 'no size'}, "
+                f"engines of bundle {self._bundle.name} are built for {sizes or 'no size'}, "
                 f"not for {size_text(size)}; run {self._build_command(size)}"
             )
         self._load(size)
@@ -189,7 +191,7 @@ class TensorRtBackend:
             chain.close()
 
     def _read(self, path: str, size: Size) -> bytes:
-        key = engine_key(self._trt, self._gpu, self._bundle, path, self._options.precision, size)
+        key = self._key(path, size)
         try:
             return read_engine(self._folder, key)
         except EngineError as error:
@@ -197,9 +199,8 @@ class TensorRtBackend:
                 f"engine {self._folder / key.file_name} for {path} {error}; run {self._build_command(size)}"
             ) from None
 
-    def _engine_file(self, path: str, size: Size) -> Path:
-        key = engine_key(self._trt, self._gpu, self._bundle, path, self._options.precision, size)
-        return self._folder / key.file_name
+    def _key(self, path: str, size: Size) -> EngineKey:
+        return engine_key(self._trt, self._gpu, self._bundle, path, self._options.precision, size)
 
     def _build(self, size: Size) -> None:
         order = Order(self._bundle, self._options.precision, size, self._folder)
