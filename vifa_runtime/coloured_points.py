@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vifa_runtime.alignment import UNKNOWN
 from vifa_runtime.camera_model import FISHEYES, AlignmentError, Camera, Size
 from vifa_runtime.distortion import Points
+from vifa_runtime.labels import UNKNOWN
 from vifa_runtime.pixel_maps import Extrinsics
 
 SEEN = "seen"
