@@ -84,11 +84,10 @@ def bench(
     pipeline.close()
     padded = bundle.grid(size).padded
     flops = chain_flops(bundle, padded)
-    floor = ceilings = None
+    ceilings = None
     if about["device"] == "CPU":
         advance("ceilings")
         ceilings = measure_ceilings(options.threads)
-        floor = _floor_ms(bundle, padded, flops, ceilings)
     advance("shared against separate")
     tasks = compare(bundle, backend, padded, options, counts, seconds) if counts else []
     return {
@@ -101,10 +100,7 @@ def bench(
         "fusion_pairs_per_s": round(1e3 / stages["fusion only"]["p50_ms"], 1),
         "overhead_ms": round(overhead, 3),
         "engine_ms": round(inside, 3),
-        "floor_ms": None if floor is None else round(floor, 3),
-        "gflop": round(sum(flops.values()) / 1e9, 3),
-        "gflops_peak": ceilings and round(ceilings.gflops, 1),
-        "gbytes_peak": ceilings and round(ceilings.gbytes, 1),
+        **_limits(bundle, padded, flops, ceilings),
         "memory_mib": round(memory, 1),
         "stages": stages,
         "tasks": tasks,
@@ -223,6 +219,21 @@ def _compared(count: int, taken: NDArray[np.float64], flops: dict[str, int], bun
         "separate_ms": round(float(separate), 3),
         "speedup": round(float(np.median(taken[:, 0] / taken[:, 1])), 3),
         "limit": round(limit, 3),
+    }
+
+
+def _limits(
+    bundle: Bundle, size: tuple[int, int], flops: dict[str, int], ceilings: Ceilings | None
+) -> dict[str, float | None]:
+    """The columns of a row that tell the work, and where the ceilings are known, how fast it can be at best."""
+    gflop = round(sum(flops.values()) / 1e9, 3)
+    if ceilings is None:
+        return {"floor_ms": None, "gflop": gflop, "gflops_peak": None, "gbytes_peak": None}
+    return {
+        "floor_ms": round(_floor_ms(bundle, size, flops, ceilings), 3),
+        "gflop": gflop,
+        "gflops_peak": round(ceilings.gflops, 1),
+        "gbytes_peak": round(ceilings.gbytes, 1),
     }
 
 
