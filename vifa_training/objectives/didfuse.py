@@ -15,10 +15,8 @@ from vifa_training.data.base import Batch
 from vifa_training.networks import FusionNetwork
 from vifa_training.networks.didfuse import DIDFuseBackbone
 from vifa_training.objectives.base import Objective
-from vifa_training.objectives.fusion_loss import sobel
+from vifa_training.objectives.fusion_loss import SOBEL_SUM, sobel
 from vifa_training.objectives.similarity import gaussian_ssim_map
-
-SOBEL_SUM = 8  # the published code's derivatives are a grey level a pixel: Sobel over the sum of its weights
 
 
 class DIDFuseObjective(Objective):

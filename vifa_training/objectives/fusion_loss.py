@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+SOBEL_SUM = 8  # of the absolute weights of a Sobel kernel: over it, a derivative is in gray levels a pixel
+
 
 @dataclass(frozen=True)
 class FusionWeights:

@@ -17,13 +17,12 @@ from torch.func import functional_call
 from vifa_training.data.base import Batch
 from vifa_training.networks import FusionNetwork
 from vifa_training.objectives.base import Objective
-from vifa_training.objectives.fusion_loss import gradient_share, sobel
+from vifa_training.objectives.fusion_loss import SOBEL_SUM, gradient_share, sobel
 from vifa_training.objectives.saliency import saliency_mask
 from vifa_training.objectives.similarity import MULTI_SCALE_SIGMAS, gaussian_blur, ms_ssim_map, window_radius
 
 WIDTHS = (1, 32, 64, 128)
 PENALTY_WEIGHT, PENALTY_POWER = 2, 6  # k and p of WGAN-div
-SOBEL_SUM = 8
 
 
 class TarDALObjective(Objective):

@@ -6,9 +6,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from vifa_runtime.labels import UNKNOWN
 from vifa_training.data.base import Batch
-
-UNKNOWN = 255  # in masks, a pixel that nobody labelled
 
 
 class TaskNetworkError(ValueError):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vifa_training.tasks.base import UNKNOWN
+from vifa_runtime.labels import UNKNOWN
 
 
 def segmentation_loss(logits: Tensor, mask: Tensor) -> Tensor:
