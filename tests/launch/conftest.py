@@ -1,14 +1,18 @@
-"""What the tests of launch files share: a node that listens beside what is launched."""
+"""What the tests of launch files share: a node that listens beside what is launched, and what a fusion node offers."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import fields
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import pytest
 import rclpy
+from offers import Offer, offer
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
@@ -67,3 +71,14 @@ def listener() -> Iterator[Listener]:
     yield node
     node.stop()
     rclpy.try_shutdown()
+
+
+@pytest.fixture(scope="session")
+def offered() -> Offer:
+    """What the node shows with any of the shipped bundles and every input in use."""
+    compressed = {f"{camera}.transport": "compressed" for camera in ("visible", "thermal")}
+    every = [
+        offer("nano-fusion", points=True, use_sim_time=True),
+        offer("nano-two-task", points=True, **compressed),
+    ]
+    return Offer(*(reduce(or_, (getattr(one, field.name) for one in every)) for field in fields(Offer)))
