@@ -14,7 +14,7 @@ from vifa_runtime.bundle import BACKBONE, Bundle, check_output, write_bundle
 from vifa_runtime.provenance import commit, today
 from vifa_training.checkpoint import TrainingError
 from vifa_training.data import DataSet
-from vifa_training.distillation.reference import train_reference
+from vifa_training.distillation.reference import new_task, train_reference
 from vifa_training.distillation.stage2 import teach_head
 from vifa_training.export import head_graph
 from vifa_training.markdown import table_of_cells
@@ -23,7 +23,7 @@ from vifa_training.pictures import Fused
 from vifa_training.task_evaluation import evaluate_task
 from vifa_training.task_model import JointModel
 from vifa_training.task_recipe import TaskPreset, TaskRecipe
-from vifa_training.tasks import TaskNetwork, build_task_network, half_weights, task_graph
+from vifa_training.tasks import TaskNetwork, half_weights, task_graph
 
 _BUNDLE_NAME = "[a-z0-9][a-z0-9_.-]{0,99}"  # as bundle.schema.json has it
 
@@ -38,7 +38,9 @@ def check_addition(bundle: Bundle, recipe: TaskRecipe, drop: Sequence[str] = (),
     """
     for name in drop:
         if name not in bundle.task_names:
-            raise TrainingError(f"bundle {bundle.name} has no task {name!r} to drop; it has {_listed(bundle)}")
+            raise TrainingError(
+                f"bundle {bundle.name} has no task {name!r} to drop; it has {', '.join(bundle.task_names)}"
+            )
     if recipe.task in bundle.task_names and recipe.task not in drop:
         raise TrainingError(
             f"bundle {bundle.name} has a task {recipe.task!r} already; --drop it, or name the recipe's task otherwise"
@@ -71,9 +73,7 @@ def learn_reference(
     fusion = build_network(network.name, [like])
     fusion.backbone.load_state_dict(network.backbone.state_dict())
     fusion.heads[like].load_state_dict(network.heads[like].state_dict())
-    torch.manual_seed(preset.task.seed)
-    task = build_task_network(recipe.network, len(recipe.classes))
-    return train_reference(fusion, like, task, pairs, recipe, preset, run / "reference")
+    return train_reference(fusion, like, new_task(recipe, preset), pairs, recipe, preset, run / "reference")
 
 
 def learn_head(
@@ -186,10 +186,6 @@ def bundle_card(manifest: Mapping[str, Any]) -> str:
 
 def _class_names(task: Mapping[str, Any]) -> str:
     return ", ".join(known["name"] for known in task.get("classes", []))
-
-
-def _listed(bundle: Bundle) -> str:
-    return ", ".join(bundle.task_names)
 
 
 def _without(text: str, tasks: Sequence[str]) -> str:

@@ -26,7 +26,7 @@ from vifa_training.networks import FusionNetwork
 from vifa_training.objectives.fusion_loss import FusionWeights
 from vifa_training.schedule import Schedule
 from vifa_training.task_data import open_labelled
-from vifa_training.task_evaluation import Pooled, Prediction
+from vifa_training.task_evaluation import Prediction, measure_predictions
 from vifa_training.task_recipe import TaskRecipe, load_task_recipe
 
 
@@ -154,16 +154,14 @@ def measure_bundle(bundle: Bundle, recipe: TaskRecipe, pairs: DataSet) -> dict[s
     """
     lenient = for_evaluation(bundle.with_tasks([_task(bundle, recipe.task)]))
     pipeline = FusionPipeline(lenient, prepare("onnxruntime", lenient, Options()))
-    samples = [pairs[index] for index in range(len(pairs))]
     made = []
-    for sample in samples:
+    for sample in (pairs[index] for index in range(len(pairs))):
         found = pipeline.process(sample.visible, sample.thermal)
         mask = found.masks.get(recipe.task)
         mask = None if mask is None else mask.copy()
         made.append(Prediction(sample.name, found.detections.get(recipe.task), mask))
     pipeline.close()
-    pooled = Pooled(recipe, samples, {"": made})
-    return {metric: score(pooled.of[""], images) for metric, (images, score) in pooled.metrics().items()}
+    return measure_predictions(recipe, pairs, made)
 
 
 def _fusion_costs(before: Bundle, after: Bundle, root: Path) -> list[dict[str, Any]]:

@@ -69,8 +69,12 @@ def predict_one(task: TaskNetwork, shown: NDArray[np.uint8], name: str = "", shr
 
 def evaluate_task(task: TaskNetwork, picture: Picture, pairs: DataSet, recipe: TaskRecipe) -> dict[str, float]:
     """Metric -> value of a task network on labelled pairs; NaN where it is not defined."""
-    made = {"": predict(task, picture, pairs, recipe.shrink)}
-    pooled = Pooled(recipe, [pairs[index] for index in range(len(pairs))], made)
+    return measure_predictions(recipe, pairs, predict(task, picture, pairs, recipe.shrink))
+
+
+def measure_predictions(recipe: TaskRecipe, pairs: DataSet, made: Sequence[Prediction]) -> dict[str, float]:
+    """Metric -> value of predictions for all of the labelled pairs, in their order; NaN where it is not defined."""
+    pooled = Pooled(recipe, [pairs[index] for index in range(len(pairs))], {"": made})
     return {metric: score(pooled.of[""], images) for metric, (images, score) in pooled.metrics().items()}
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from vifa_training.baselines import Remedy
 from vifa_training.checkpoint import digest_names, fingerprint, load_weights
 from vifa_training.data import DataSet
@@ -11,7 +13,7 @@ from vifa_training.networks import FusionNetwork
 from vifa_training.objectives.fusion_loss import FusionWeights
 from vifa_training.task_model import JointModel, TaskModel, TaskObjective
 from vifa_training.task_recipe import TaskPreset, TaskRecipe
-from vifa_training.tasks import TaskNetwork
+from vifa_training.tasks import TaskNetwork, build_task_network
 from vifa_training.trainer import train
 
 
@@ -49,6 +51,12 @@ def train_reference(
     train(model, objective, pairs, None, schedule, run, identity, recipe.augmentation)
     load_weights(model, run / "best.safetensors")
     return model.eval()
+
+
+def new_task(recipe: TaskRecipe, preset: TaskPreset) -> TaskNetwork:
+    """The recipe's task network with fresh weights, the same ones for the same seed."""
+    torch.manual_seed(preset.task.seed)
+    return build_task_network(recipe.network, len(recipe.classes))
 
 
 def train_alone(

@@ -27,14 +27,13 @@ from vifa_training.baselines import AllChannels, ElasticWeights, Remedy, Replay,
 from vifa_training.channels import Choice, remember
 from vifa_training.checkpoint import digest
 from vifa_training.data import DataSet, Subset
-from vifa_training.distillation.reference import train_reference
+from vifa_training.distillation.reference import new_task, train_reference
 from vifa_training.distillation.stage1 import WEIGHT, stage1
 from vifa_training.distillation.stage2 import imitate, teach_head
 from vifa_training.experiments.layout import FROM_TASKS, sequence_folder, sequence_predictions
 from vifa_training.experiments.tasks import (
     SHARED,
     TasksExperiment,
-    new_task,
     open_blocks,
     reference_of,
     run_fold,
@@ -151,7 +150,7 @@ class SequenceFold:
             preset, run = recipe.preset(self.experiment.preset), self.folder / method / str(index)
             before = zip(models, self.training, self.recipes, strict=False)
             held = None if method == "seq" else Several([self._remedy(method, *given) for given in before])
-            fusion, task = copy.deepcopy(models[-1].fusion), new_task(recipe, preset.task)
+            fusion, task = copy.deepcopy(models[-1].fusion), new_task(recipe, preset)
             models.append(train_reference(fusion, SHARED, task, self.training[index], recipe, preset, run, held))
         return models
 

@@ -23,7 +23,7 @@ import torch
 from vifa_training.checkpoint import TrainingError, digest_names, fingerprint, load_weights
 from vifa_training.data import Concatenation, DataSet, Subset, contiguous_folds, open_checked
 from vifa_training.data.pair_files import day_or_night
-from vifa_training.distillation.reference import train_alone, train_reference
+from vifa_training.distillation.reference import new_task, train_alone, train_reference
 from vifa_training.distillation.stage2 import teach_head
 from vifa_training.networks import FusionNetwork, build_network
 from vifa_training.objectives import build_objective
@@ -34,7 +34,7 @@ from vifa_training.task_data import open_labelled
 from vifa_training.task_evaluation import Prediction, predict
 from vifa_training.task_model import JointModel
 from vifa_training.task_recipe import TaskRecipe
-from vifa_training.tasks import TaskNetwork, build_task_network
+from vifa_training.tasks import TaskNetwork
 from vifa_training.trainer import train
 
 METHODS = ("visible", "thermal", "average", "base", "ref", "vifa")
@@ -111,7 +111,7 @@ def _methods(
 
     def alone(name: str, picture: Picture, shown: str) -> tuple[Picture, TaskNetwork]:
         pictures = Pictures(training, picture, recipe.shrink)
-        return picture, train_alone(new_task(recipe, preset.task), pictures, recipe, preset, folder / name, shown)
+        return picture, train_alone(new_task(recipe, preset), pictures, recipe, preset, folder / name, shown)
 
     def reference() -> JointModel:
         return reference_of(experiment, recipe, shared, training, folder)
@@ -151,7 +151,7 @@ def reference_of(
 ) -> JointModel:
     """A task's reference model (Eq. 2), from a copy of the shared network; its run is `folder`/ref."""
     preset = recipe.preset(experiment.preset)
-    task = new_task(recipe, preset.task)
+    task = new_task(recipe, preset)
     return train_reference(copy.deepcopy(shared), SHARED, task, training, recipe, preset, folder / "ref")
 
 
@@ -211,12 +211,6 @@ def split_fold(pairs: DataSet, fold: int, folds: int) -> tuple[Subset, Subset]:
     held_out = blocks[fold - 1]
     kept = sorted(set(range(len(pairs))) - set(held_out))
     return Subset(pairs, kept), Subset(pairs, held_out)
-
-
-def new_task(recipe: TaskRecipe, schedule: Schedule) -> TaskNetwork:
-    """A task network with fresh weights, the same ones for the same seed."""
-    torch.manual_seed(schedule.seed)
-    return build_task_network(recipe.network, len(recipe.classes))
 
 
 class Unlabelled(Subset):
