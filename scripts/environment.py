@@ -35,6 +35,7 @@ from steps import (
 
 SHARED_FOLDERS = ("config", "launch", "models")
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 13)
+OWN_MESSAGES = ("vision_msgs", "tf2_msgs")  # packages that PyPI lacks, in msg/; one of a sourced ROS is preferred
 BASE_PYTHON = getattr(sys, "_base_executable", sys.executable)  # not that of an activated environment
 
 
@@ -43,7 +44,7 @@ class SourcedRos:
     """A ROS 2 that the shell has sourced."""
 
     rclpy: Path
-    has_vision_msgs: bool
+    messages: frozenset[str]  # those of OWN_MESSAGES that it brings
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,10 @@ def sourced_ros(venv: Path) -> SourcedRos | None:
         )
     listed += variables.get("CMAKE_PREFIX_PATH", "").split(os.pathsep)
     prefixes = [Path(entry) for entry in listed if entry and Path(entry).resolve() != venv.resolve()]
-    has_vision_msgs = any((prefix / "share/vision_msgs/package.xml").is_file() for prefix in prefixes)
-    return SourcedRos(Path(found.stdout.strip()), has_vision_msgs)
+    brought = {
+        name for name in OWN_MESSAGES if any((prefix / f"share/{name}/package.xml").is_file() for prefix in prefixes)
+    }
+    return SourcedRos(Path(found.stdout.strip()), frozenset(brought))
 
 
 def check_python() -> None:
@@ -233,10 +236,11 @@ def robot_steps(environment: Environment) -> list[Step]:
         install = install_step(environment, "bags,dev", title)
     hook = hook_step(environment, "vifa_ros_paths", "making messages and libraries findable")
     steps = [create_step(environment), install, hook]
-    if environment.ros is None or not environment.ros.has_vision_msgs:
-        source = ROOT / "msg/vision_msgs"
-        title = "building the vision_msgs messages (30 s)"
-        steps.append(build_step(environment, source, title, source / "msg"))
+    for name in OWN_MESSAGES:
+        if environment.ros is None or name not in environment.ros.messages:
+            source = ROOT / "msg" / name
+            title = f"building the {name} messages (30 s)"
+            steps.append(build_step(environment, source, title, source / "msg"))
     inputs = [*sorted((ROOT / "msg").glob("*.msg")), ROOT / "cmake"]
     build = build_step(environment, ROOT, "building the vifa messages and programs (30 s)", *inputs)
     return [*steps, build, share_step(environment, install, build)]

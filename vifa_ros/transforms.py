@@ -21,6 +21,7 @@ from rclpy.clock import JumpThreshold
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from tf2_msgs.msg import TFMessage
 
 from vifa_runtime.camera_model import AlignmentError, rotation_from_quaternion
 from vifa_runtime.pixel_maps import Extrinsics
@@ -268,20 +269,19 @@ class TransformListener:
         problem: the last reason, empty for none.
     """
 
-    def __init__(self, node: Node, buffer: TransformBuffer, message_type: type, callback_group: Any = None) -> None:
+    def __init__(self, node: Node, buffer: TransformBuffer, callback_group: Any = None) -> None:
         """Subscribe.
 
         Args:
             node: whose executor calls back.
             buffer: filled from there, read from anywhere.
-            message_type: `tf2_msgs.msg.TFMessage`; given by the caller, since tf2_msgs is not on PyPI.
             callback_group: of the subscriptions; None for the node's own.
         """
         self.refused, self.problem = 0, ""
         self._node, self._buffer = node, buffer
         self._subscriptions = [
             node.create_subscription(
-                message_type, topic, partial(self._take, is_static), qos, callback_group=callback_group
+                TFMessage, topic, partial(self._take, is_static), qos, callback_group=callback_group
             )
             for topic, is_static, qos in (("/tf", False, TF_QOS), ("/tf_static", True, TF_STATIC_QOS))
         ]

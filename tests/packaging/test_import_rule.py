@@ -27,6 +27,7 @@ ROS = {
     "sensor_msgs_py",
     "std_msgs",
     "std_srvs",
+    "tf2_msgs",
     "vifa",
     "vision_msgs",
 }

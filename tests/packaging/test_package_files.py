@@ -13,11 +13,11 @@ import pytest
 from catkin_pkg.package import parse_package
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = [ROOT, ROOT / "msg/vision_msgs"]
+PACKAGES = [ROOT, ROOT / "msg/vision_msgs", ROOT / "msg/tf2_msgs"]
 PROGRAMS = {"vifa": "vifa_ros.cli:main", "vifa-train": "vifa_training.cli:main"}
 
 
-@pytest.mark.parametrize("folder", PACKAGES, ids=["vifa", "vision_msgs"])
+@pytest.mark.parametrize("folder", PACKAGES, ids=["vifa", "vision_msgs", "tf2_msgs"])
 def test_package_xml_is_valid(folder):
     warnings: list[str] = []
     package = parse_package(folder / "package.xml", warnings=warnings)
@@ -28,13 +28,13 @@ def test_package_xml_is_valid(folder):
     assert [group.name for group in package.member_of_groups] == ["rosidl_interface_packages"]
 
 
-@pytest.mark.parametrize("folder", PACKAGES, ids=["vifa", "vision_msgs"])
+@pytest.mark.parametrize("folder", PACKAGES, ids=["vifa", "vision_msgs", "tf2_msgs"])
 def test_cmake_lists_every_message(folder):
     listed = set(re.findall(r"^\s+msg/(\w+)\.msg$", (folder / "CMakeLists.txt").read_text(), re.MULTILINE))
     assert listed == {path.stem for path in (folder / "msg").glob("*.msg")}
 
 
-@pytest.mark.parametrize("folder", PACKAGES, ids=["vifa", "vision_msgs"])
+@pytest.mark.parametrize("folder", PACKAGES, ids=["vifa", "vision_msgs", "tf2_msgs"])
 def test_packages_used_by_cmake_are_declared(folder):
     used = set(re.findall(r"find_package\((\w+) REQUIRED\)", (folder / "CMakeLists.txt").read_text()))
     package = parse_package(folder / "package.xml")
