@@ -25,7 +25,7 @@ from rclpy.time import Time
 from vifa.msg import FusionStatus, TaskStatus
 from vifa_ros.conversions import view_image
 from vifa_ros.executor import until_interrupted
-from vifa_ros.outputs import IMAGE, OUTPUTS, OVERLAY
+from vifa_ros.outputs import COMPRESSED, IMAGE, OUTPUTS, OVERLAY
 from vifa_runtime.files import write_json
 from vifa_runtime.pairs import write_image
 
@@ -33,7 +33,7 @@ KEEP_EVERY = 1_500_000_000  # nanoseconds between moments of which pictures are 
 
 
 class Recorder(Node):
-    """Subscribes to the status of one node and, once that names its tasks, to every output of each."""
+    """Subscribes to the status of one node and, once that names its tasks, to every output of each, as it is."""
 
     def __init__(self, node: str) -> None:
         super().__init__("recorder")
@@ -58,7 +58,7 @@ class Recorder(Node):
             print("ready" if is_ready else status.message, flush=True)
 
     def _listen(self, task: TaskStatus) -> None:
-        outputs = OUTPUTS[task.kind]
+        outputs = {name: kind for name, kind in OUTPUTS[task.kind].items() if not name.endswith(COMPRESSED)}
         picture = OVERLAY if OVERLAY in outputs else IMAGE
         for output, kind in outputs.items():
             name = f"{task.name}/{output}"
