@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vifa_training.data import DataSet
-from vifa_training.distillation.stage2 import whole
+from vifa_training.data import DataSet, spread_evenly
+from vifa_training.distillation.features import whole
 from vifa_training.networks import FusionNetwork
 
 IMAGES = 16
@@ -31,10 +31,10 @@ def layer_drift(
         Rows `{layer, keys, channels, drift, key_drift, other_drift}` in order of depth; a drift is the root mean square
         of the change over that of the old features, of all channels, the key ones or the others; None of no channels.
     """
-    count = min(images, len(pairs))
+    some = spread_evenly(pairs, images)
     squares = {name: torch.zeros(2, len(key), dtype=torch.float64) for name, key in keys.items()}
-    for index in (number * len(pairs) // count for number in range(count)):
-        batch = whole(pairs[index], before)
+    for index in range(len(some)):
+        batch = whole(some[index], before)
         old, new = (network.backbone.layers(batch.visible_y, batch.thermal) for network in (before, after))
         for name, total in squares.items():
             total[0] += (new[name] - old[name]).double().square().mean(dim=(0, 2, 3)).cpu()

@@ -16,7 +16,7 @@ from vifa_training.channels.fsim import ROOM, fsim_matrix
 from vifa_training.checkpoint import TrainingError, digest_names, fingerprint
 from vifa_training.data import DataSet
 from vifa_training.data.check import Track
-from vifa_training.distillation.stage2 import whole
+from vifa_training.distillation.features import whole
 from vifa_training.networks import FusionNetwork
 
 

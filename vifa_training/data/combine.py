@@ -27,6 +27,12 @@ class Subset:
         return self.dataset[self.indices[index]]
 
 
+def spread_evenly(dataset: DataSet, most: int) -> Subset:
+    """At most so many samples of a data set, evenly spread over it, in their order."""
+    kept = min(most, len(dataset))
+    return Subset(dataset, [index * len(dataset) // kept for index in range(kept)])
+
+
 class Concatenation:
     """The samples of several data sets, one after the other; those without labels may stand beside those with."""
 

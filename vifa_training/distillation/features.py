@@ -98,7 +98,12 @@ class FeatureCrops:
         return tensor[:, :, rows, columns].clone()
 
 
+def whole(sample: Sample, network: FusionNetwork) -> Batch:
+    """A whole sample as a batch for the network, on its device."""
+    return whole_batch(sample, network.size_multiple).to(next(network.parameters()).device)
+
+
 @torch.no_grad()
 def _features(network: FusionNetwork, sample: Sample) -> dict[str, Tensor]:
-    batch = whole_batch(sample, network.size_multiple).to(next(network.parameters()).device)
+    batch = whole(sample, network)
     return network.backbone(batch.visible_y, batch.thermal)

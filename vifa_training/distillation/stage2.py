@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vifa_training.checkpoint import digest, digest_names, fingerprint, load_weights
-from vifa_training.data import Augmentation, Batch, DataSet, Sample, whole_batch
+from vifa_training.data import Augmentation, Batch, DataSet, Sample
 from vifa_training.distillation.extended import ExtendedData
-from vifa_training.distillation.features import FeatureCrops
+from vifa_training.distillation.features import FeatureCrops, whole
 from vifa_training.distillation.least_squares import solve_last_layer
 from vifa_training.networks import FusionNetwork, Head, Trainable
 from vifa_training.objectives import Objective
@@ -174,8 +174,3 @@ class ImitationObjective(Objective):
         fused = network(batch)
         difference = (fused - batch.fused).masked_fill(fused.clamp(0, 1) == batch.fused, 0).flatten(1)
         return (difference.square().mean(dim=1) + 1e-12).sqrt().mean()
-
-
-def whole(sample: Sample, network: FusionNetwork) -> Batch:
-    """A whole sample as a batch for the network, on its device."""
-    return whole_batch(sample, network.size_multiple).to(next(network.parameters()).device)

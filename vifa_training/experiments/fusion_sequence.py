@@ -18,7 +18,7 @@ import numpy as np
 from vifa_runtime.files import write_json
 from vifa_runtime.luma import rgb_to_luma
 from vifa_runtime.metrics import bootstrap_estimate
-from vifa_training.data import DataSet
+from vifa_training.data import DataSet, spread_evenly
 from vifa_training.evaluation import baselines, measure
 from vifa_training.experiments.layout import sequence_name
 from vifa_training.experiments.report import device_name
@@ -26,7 +26,6 @@ from vifa_training.experiments.sequences import SequenceFold
 from vifa_training.experiments.tasks import SHARED, TasksExperiment
 from vifa_training.pictures import Fused
 
-METHODS = ("seq1", "seq", "vifa", "ref")
 PAIRS = 12  # of each fold and data set that are measured, evenly spread
 
 
@@ -69,9 +68,8 @@ def fusion_rows(experiment: TasksExperiment, resamples: int = 1000) -> list[dict
 
 
 def _measure(pictures: dict[str, Fused], pairs: DataSet) -> list[dict[str, Any]]:
-    count, rows = min(PAIRS, len(pairs)), []
-    for index in (number * len(pairs) // count for number in range(count)):
-        sample = pairs[index]
+    rows, some = [], spread_evenly(pairs, PAIRS)
+    for sample in (some[index] for index in range(len(some))):
         visible, thermal = np.rint(rgb_to_luma(sample.visible)).astype(np.float64), sample.thermal.astype(np.float64)
         lumas = {method: np.rint(rgb_to_luma(picture(sample))) for method, picture in pictures.items()}
         for method, luma in (lumas | baselines(visible, thermal)).items():
