@@ -11,7 +11,7 @@ from typing import Any
 from vifa_runtime.files import write_atomically, write_json
 from vifa_training.efficiency.plot import require_matplotlib
 from vifa_training.experiments.published import TABLE_3
-from vifa_training.experiments.verdicts import judge
+from vifa_training.experiments.verdicts import judge, primary_rows
 from vifa_training.markdown import table_of
 
 Row = Mapping[str, Any]
@@ -75,9 +75,8 @@ def markdown(
         "",
     ]
     for task in order:
-        own = [row for row in rows if row["task"] == task]
-        primary = [row for row in own if row["metric"] == own[0]["metric"]]
-        lines += [f"## {task}: {own[0]['metric']}", "", *table_of(_lines(primary, folds.get(task, {}))), ""]
+        primary = primary_rows(rows, task)
+        lines += [f"## {task}: {primary[0]['metric']}", "", *table_of(_lines(primary, folds.get(task, {}))), ""]
     lines += ["![what each method keeps](report.png)", "", "## What the methods are", ""]
     methods = dict.fromkeys(row["method"] for row in rows)
     lines += [*table_of([{"method": name, "": MEANING.get(name, "")} for name in methods]), ""]
@@ -105,8 +104,8 @@ def plot(rows: Sequence[Row], order: Sequence[str], drift: Sequence[Row]) -> byt
     figure = Figure(figsize=(4.6 * panels, 4.2), layout="constrained")
     axes = figure.subplots(1, panels, squeeze=False)[0]
     for panel, task in zip(axes, order, strict=False):
-        own = [row for row in rows if row["task"] == task]
-        primary = [row for row in own if row["metric"] == own[0]["metric"] and row["mean"] is not None]
+        every = primary_rows(rows, task)
+        primary = [row for row in every if row["mean"] is not None]
         middle = [row["mean"] for row in primary]
         spans = [
             [row["mean"] - (row["mean"] if row["low"] is None else row["low"]) for row in primary],
@@ -116,7 +115,7 @@ def plot(rows: Sequence[Row], order: Sequence[str], drift: Sequence[Row]) -> byt
         panel.barh(range(len(primary)), middle, color=colours, xerr=spans, error_kw={"capsize": 2, "ecolor": "0.2"})
         panel.set_yticks(range(len(primary)), [row["method"] for row in primary])
         panel.invert_yaxis()
-        panel.set(title=task, xlabel=own[0]["metric"])
+        panel.set(title=task, xlabel=every[0]["metric"])
         for row in primary:
             if row["method"] == "ref":
                 panel.axvline(row["mean"], color="0.35", linestyle=":")

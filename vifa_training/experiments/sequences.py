@@ -37,6 +37,7 @@ from vifa_training.experiments.tasks import (
     open_blocks,
     reference_of,
     run_fold,
+    shared_fusion_loss,
     train_shared,
     train_unlabelled,
 )
@@ -212,7 +213,7 @@ class SequenceFold:
 
     def _without_labels(self, name: str, weight: float) -> FusionNetwork:
         network, memories = self.first_network(), []
-        losses = FusionWeights(**min(self.recipes, key=lambda recipe: recipe.name).fusion_loss)
+        losses = FusionWeights(**shared_fusion_loss(self.recipes))
         for index in range(1, len(self.recipes)):
             learned, data = self.training[index - 1], self.recipes[index - 1].data
             if weight:

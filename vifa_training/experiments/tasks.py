@@ -170,12 +170,17 @@ def train_unlabelled(experiment: TasksExperiment, labelled: Sequence[DataSet], r
     pairs = Concatenation([Unlabelled(dataset) for dataset in [*labelled, *more]])
     torch.manual_seed(experiment.fusion.seed)
     network = build_network(experiment.network, [SHARED])
-    weights = min(experiment.recipes, key=lambda recipe: recipe.name).fusion_loss
+    weights = shared_fusion_loss(experiment.recipes)
     objective = build_objective("shared", {SHARED: weights}, {})
     identity = f"{experiment.network} on {digest_names(pairs.names)} by {json.dumps(weights, sort_keys=True)}"
     train(network, objective, pairs, None, experiment.fusion, run, identity)
     load_weights(network, run / "best.safetensors")
     return network.eval()
+
+
+def shared_fusion_loss(recipes: Sequence[TaskRecipe]) -> Mapping[str, float]:
+    """The weights of the loss without labels: those of the first recipe by name, whatever their order."""
+    return min(recipes, key=lambda recipe: recipe.name).fusion_loss
 
 
 def open_task_data(experiment: TasksExperiment, recipe: TaskRecipe) -> DataSet:

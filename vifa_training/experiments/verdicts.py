@@ -31,8 +31,7 @@ def judge(rows: Sequence[Mapping[str, Any]], order: Sequence[str]) -> list[Verdi
     """
     means: dict[str, dict[str, float]] = {}
     for task in order:
-        own = [row for row in rows if row["task"] == task]
-        primary = [row for row in own if row["metric"] == own[0]["metric"]]
+        primary = primary_rows(rows, task)
         means[task] = {row["method"]: row["mean"] for row in primary if row["mean"] is not None}
     verdicts = []
     first = means[order[0]]
@@ -41,6 +40,12 @@ def judge(rows: Sequence[Mapping[str, Any]], order: Sequence[str]) -> list[Verdi
     for task, values in means.items():
         verdicts += _of_task(task, values, task != order[-1])
     return verdicts
+
+
+def primary_rows(rows: Sequence[Mapping[str, Any]], task: str) -> list[Mapping[str, Any]]:
+    """The rows of a task's primary metric, which is the one that comes first."""
+    own = [row for row in rows if row["task"] == task]
+    return [row for row in own if row["metric"] == own[0]["metric"]]
 
 
 def _of_task(task: str, values: Mapping[str, float], is_old: bool) -> list[Verdict]:
