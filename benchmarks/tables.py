@@ -75,8 +75,6 @@ def _engines() -> list[str]:
         "",
         _source(result),
         "Whole chain from camera bytes to results, and its parts; `floor` is what the",
-    ]
-    lines += [
         "operations take at the rate of a large matrix product on the same threads, and the bytes at that of a copy.",
         "",
     ]

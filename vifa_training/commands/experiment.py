@@ -22,7 +22,7 @@ app = typer.Typer(
     help="Run one of the paper's comparisons; run it again to go on where it stopped.", no_args_is_help=True
 )
 
-Network = Annotated[str, typer.Argument(help="A fusion network: nano, tardal, piafusion, didfuse, swinfusion.")]
+Network = Annotated[str, typer.Argument(help=f"A fusion network: {', '.join(NETWORKS)}.")]
 Run = Annotated[Path, typer.Option("--run", "-r", help="Folder of all trainings; what is there is not done again.")]
 TaskNames = Annotated[str, typer.Option("--task", help="Task recipes, with commas between.")]
 Preset = Annotated[str, typer.Option(help=f"How long: {', '.join(PRESETS)}.")]

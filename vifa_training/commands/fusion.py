@@ -57,10 +57,9 @@ def fusion(
             plan.schedule,
             run,
             plan.identity,
-            None,
-            fabric,
-            max_minutes,
-            observe,
+            fabric=fabric,
+            max_minutes=max_minutes,
+            observe=observe,
         )
     if math.isfinite(done.best):
         fabric.print(f"best validation loss {done.best:.4f} at step {done.best_step}: {run / 'best.safetensors'}")

@@ -47,9 +47,7 @@ def stage1(
     Raises:
         TrainingError, DataError: as `vifa_training.trainer.train`.
     """
-    teacher = (
-        copy.deepcopy(network.backbone).eval().requires_grad_(False)
-    )  # the previous backbone, the starting point too
+    teacher = copy.deepcopy(network.backbone).eval().requires_grad_(False)  # f^p, from which f starts
     objective = KeyChannelObjective(teacher, head, memories, weights, weight)
     identity = f"stage 1 on {digest_names(pairs.names)} from {fingerprint(network)} {head} {weights} {weight}"
     identity += "".join(f" {memory.identity}" for memory in memories)
