@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +13,8 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from vifa_ros.fusion_node import FusionNode
+
+PATIENCE = 60.0  # seconds: generous, as the machine may be busy
 
 
 @dataclass(frozen=True)
@@ -38,24 +42,42 @@ def offer(bundle: str, **parameters: Any) -> Offer:
     try:
         assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
         assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
-        published, subscribed, services = (
-            {name: kind for name, (kind,) in ask("vifa", "/")}
-            for ask in (
-                observer.get_publisher_names_and_types_by_node,
-                observer.get_subscriber_names_and_types_by_node,
-                observer.get_service_names_and_types_by_node,
-            )
-        )
-        qos = {
-            topic: info.qos_profile
-            for topic in published
-            for info in observer.get_publishers_info_by_topic(topic)
-            if info.node_name == "vifa"
-        }
+        deadline = time.monotonic() + PATIENCE
+        while not is_complete(seen := look_at(observer), node):
+            assert time.monotonic() < deadline, "the observer does not see all that the node has"
+            time.sleep(0.05)
         node.trigger_deactivate()
     finally:
         node.close()
         node.destroy_node()
         observer.destroy_node()
+        del node
+        gc.collect()  # rclpy's lifecycle services keep the node in the graph for as long as they live
         rclpy.try_shutdown()
+    return seen
+
+
+def look_at(observer: Node) -> Offer:
+    """What an observer sees of the node /vifa; nothing where it does not see the node yet."""
+    ways = (
+        observer.get_publisher_names_and_types_by_node,
+        observer.get_subscriber_names_and_types_by_node,
+        observer.get_service_names_and_types_by_node,
+    )
+    if "vifa" not in observer.get_node_names():
+        return Offer({}, {}, {}, {})
+    published, subscribed, services = ({name: kind for name, (kind,) in ask("vifa", "/")} for ask in ways)
+    infos = {topic: observer.get_publishers_info_by_topic(topic) for topic in published}
+    qos = {topic: info.qos_profile for topic, known in infos.items() for info in known if info.node_name == "vifa"}
     return Offer(published, subscribed, qos, services)
+
+
+def is_complete(seen: Offer, node: FusionNode) -> bool:
+    """Whether all that a node knows of itself is seen. What rcl makes for it, which it does not know of, is older."""
+    topics = {publisher.topic_name for publisher in node.publishers}
+    return (
+        topics <= set(seen.published)
+        and topics <= set(seen.qos)
+        and {subscription.topic_name for subscription in node.subscriptions} <= set(seen.subscribed)
+        and {node.resolve_service_name(service.srv_name) for service in node.services} <= set(seen.services)
+    )
