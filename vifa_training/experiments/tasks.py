@@ -116,7 +116,7 @@ def _methods(
     def reference() -> JointModel:
         return reference_of(experiment, recipe, shared, training, folder)
 
-    def whole() -> tuple[Fused, TaskNetwork]:
+    def ref() -> tuple[Fused, TaskNetwork]:
         model = reference()
         return Fused(model.fusion, SHARED), model.task
 
@@ -140,7 +140,7 @@ def _methods(
     for name, picture in SOURCES.items():
         yield name, lambda name=name, picture=picture: alone(name, picture, name)
     yield "base", lambda: alone("base", unsupervised, fingerprint(shared))
-    yield "ref", whole
+    yield "ref", ref
     yield "floor", lambda: (unsupervised, reference().task)
     yield "vifa", vifa
     yield "vifa_tuned", tuned
