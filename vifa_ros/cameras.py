@@ -22,7 +22,6 @@ from vifa_ros.pairing import STREAMS, Pair, PairingBuffer, PairingSettings, Stre
 from vifa_ros.publishers import find_publisher_problem
 
 BAD_IMAGE = "bad_image"
-_TICK = 0.02  # seconds between looks at what waits too long; well below any camera's period
 View = Callable[[Any, str], ImageView | CompressedView]
 _TYPES: dict[str, tuple[type, View]] = {
     "raw": (Image, view_image),
@@ -58,9 +57,8 @@ class Cameras:
         self.lost: str | None = None
         self._node = node
         self._transports = transports
-        self._subscriptions: dict[str, Any] = {}
-        self._entities: list[Any] = []
-        self._timer: Any = None
+        self._subscriptions: list[Any] = []
+        self._qos: dict[str, QoSProfile] = {}  # of the streams' subscriptions, while it is open
         self._opened = time.monotonic()
         self._on_pair: Callable[[Pair], None] = lambda pair: None
         self._on_loss: Callable[[str], None] = lambda stream: None
@@ -72,7 +70,7 @@ class Cameras:
     @property
     def is_open(self) -> bool:
         """Whether it subscribes."""
-        return bool(self._subscriptions)
+        return bool(self._qos)
 
     def open(self, on_pair: Callable[[Pair], None], on_loss: Callable[[str], None]) -> None:
         """Subscribe.
@@ -86,18 +84,14 @@ class Cameras:
         for stream in STREAMS:
             kind, view = _TYPES[self._transports[stream]]
             receive = partial(self.receive, stream, view)
-            self._subscriptions[stream] = self._subscribe(kind, self.watches[stream].topic, receive)
-            info = self._subscribe(CameraInfo, f"{stream}/camera_info", partial(self.infos.__setitem__, stream))
-            self._entities.append(info)
-        self._timer = self._node.create_timer(_TICK, self._look)
+            self._qos[stream] = self.subscribe(kind, self.watches[stream].topic, receive)
+            self.subscribe(CameraInfo, f"{stream}/camera_info", partial(self.infos.__setitem__, stream))
 
     def close(self) -> None:
         """Unsubscribe; safe to call twice."""
-        for subscription in (*self._subscriptions.values(), *self._entities):
-            self._node.destroy_subscription(subscription)
-        if self._timer is not None:
-            self._node.destroy_timer(self._timer)
-        self._subscriptions, self._entities, self._timer = {}, [], None
+        self._qos = {}
+        while self._subscriptions:
+            self._node.destroy_subscription(self._subscriptions.pop())
 
     def receive(self, stream: str, view: View, message: Any) -> None:
         """Take one frame: look at it without a copy, and hand over the pairs that it completes."""
@@ -151,14 +145,16 @@ class Cameras:
 
     def find_publisher_problem(self, stream: str) -> str:
         """Why a stream's publishers don't reach this node; empty where they do."""
-        subscription = self._subscriptions.get(stream)
-        if subscription is None:
+        qos = self._qos.get(stream)
+        if qos is None:
             return ""
-        kind = _TYPES[self._transports[stream]][0]
-        return find_publisher_problem(self._node, subscription, f"sensor_msgs/msg/{kind.__name__}")
+        kind = f"sensor_msgs/msg/{_TYPES[self._transports[stream]][0].__name__}"
+        return find_publisher_problem(self._node, self.watches[stream].topic, qos, kind)
 
-    def _look(self) -> None:
-        """Let go what waited too long, and see whether a camera is lost."""
+    def look(self) -> None:
+        """Let go what waited too long, and see whether a camera is lost; to be called again and again."""
+        if not self.is_open:
+            return
         self._hand_over(self.pairing.expire(self._now()))
         now = time.monotonic()
         policy, timeout = self.policy
@@ -191,11 +187,10 @@ class Cameras:
     def _now(self) -> int:
         return self._node.get_clock().now().nanoseconds
 
-    def _subscribe(self, kind: type, topic: str, callback: Any) -> Any:
-        return self._node.create_subscription(
-            kind,
-            topic,
-            callback,
-            QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT),  # overrides are written into it
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-        )
+    def subscribe(self, kind: type, topic: str, callback: Callable[[Any], None]) -> QoSProfile:
+        """Subscribe as to the cameras until it closes; `callback` runs in the receiving thread. Returns the QoS."""
+        qos = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)  # overrides are written into it
+        overriding = QoSOverridingOptions.with_default_policies()
+        subscription = self._node.create_subscription(kind, topic, callback, qos, qos_overriding_options=overriding)
+        self._subscriptions.append(subscription)
+        return qos

@@ -13,9 +13,10 @@ from rclpy.time import Time
 from std_msgs.msg import Header
 
 from vifa_ros.cameras import BAD_IMAGE, Cameras, Frame
+from vifa_ros.colouring import PlacedCloud, PointColourer, PointSource
 from vifa_ros.conversions import ConversionError
 from vifa_ros.health import Samples
-from vifa_ros.outputs import TaskOutput
+from vifa_ros.outputs import POINTS, TaskOutput
 from vifa_ros.pairing import VISIBLE, Pair
 from vifa_ros.parameters import rate_name
 from vifa_ros.rates import RateLimiter
@@ -24,7 +25,7 @@ from vifa_runtime.alignment import Alignment
 from vifa_runtime.camera_model import AlignmentError
 from vifa_runtime.geometry import GeometryError
 from vifa_runtime.pipeline import FusionPipeline, InputError, Results
-from vifa_runtime.thermal import ThermalError
+from vifa_runtime.thermal import ThermalError, to_celsius
 
 DISABLED = "disabled"
 NOBODY_LISTENS = "nobody_listens"
@@ -40,20 +41,22 @@ class Fuser:
         node: Node,
         cameras: Cameras,
         outputs: Mapping[str, TaskOutput],
-        find_alignment: Callable[[], Alignment],
+        find_alignment: Callable[[int], Alignment],
+        colourer: PointColourer | None = None,
     ) -> None:
         """Make a fuser whose samples are empty.
 
         Args:
             outputs: task -> where its results go.
-            find_alignment: gives the alignment of the moment, or raises an AlignmentError that says what is missing.
+            find_alignment: gives the alignment at a stamp, or raises an AlignmentError that says what is missing.
+            colourer: holds the points to colour; None where none come in.
         """
         self.samples = Samples()
         self.desk = SnapshotDesk()
         self.is_enabled = True
         self.problem = ""
         self._node, self._cameras, self._outputs = node, cameras, outputs
-        self._find_alignment = find_alignment
+        self._find_alignment, self._colourer = find_alignment, colourer
         self._rates = RateLimiter()
         self._frame_id = ""
 
@@ -69,7 +72,7 @@ class Fuser:
         elif not (wanted := self._choose_due(wanted, pair.stamp * 1e-9)):
             return NOT_DUE
         try:
-            pipeline.alignment = self._find_alignment()
+            pipeline.alignment = self._find_alignment(pair.stamp)
         except AlignmentError as error:
             return self._drop(NO_CALIBRATION, error)
         try:
@@ -104,9 +107,11 @@ class Fuser:
         fused_only = [] if saves else [task for task in wanted if self._outputs[task].needs_image_only(wanted[task])]
         results = pipeline.process(rgb, thermal, pair.stamp * 1e-9, list(wanted), fused_only)
         fused = time.perf_counter()
+        has_points = any(POINTS in outputs for outputs in wanted.values())
+        placed = self._place_cloud(pipeline, pair, thermal, header.frame_id, results) if has_points else None
         for task, outputs in wanted.items():
             if outputs:
-                self._outputs[task].publish(outputs, results, header, self._cameras.infos.get(VISIBLE))
+                self._outputs[task].publish(outputs, results, header, self._cameras.infos.get(VISIBLE), placed)
         published = time.perf_counter()
         if saves:
             self._save(pipeline, rgb, thermal, results, pair)
@@ -119,6 +124,21 @@ class Fuser:
                 "latency": (self._node.get_clock().now() - Time.from_msg(header.stamp)).nanoseconds * 1e-6,
                 "skew": abs(pair.skew) * 1e-6,
             }
+        )
+
+    def _place_cloud(
+        self, pipeline: FusionPipeline, pair: Pair, thermal: NDArray[Any] | None, frame: str, results: Results
+    ) -> PlacedCloud | None:
+        """The cloud that waits, placed in this pair's images, with the temperatures that the thermal camera saw."""
+        assert self._colourer is not None
+        temperatures = None
+        if thermal is not None:
+            degrees = to_celsius(thermal, pipeline.normaliser.settings)
+            temperatures = pipeline.thermal_in_visible(thermal if degrees is None else degrees)
+        height, width = next(iter(results.fused.values())).shape[:2]
+        info = self._cameras.infos.get(VISIBLE)
+        return self._colourer.take(
+            PointSource(frame, pair.stamp, info, (height, width), temperatures, pipeline.covered)
         )
 
     def _save(

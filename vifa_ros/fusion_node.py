@@ -17,19 +17,22 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.exceptions import ParameterException
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from sensor_msgs.msg import PointCloud2
 from std_srvs.srv import SetBool, Trigger
 
 from vifa.msg import FusionStatus, TaskStatus
 from vifa_ros import health, parameters
-from vifa_ros.camera_alignment import CameraAlignment, load_fixed
+from vifa_ros.camera_alignment import AlignmentSettings, AlignmentSource
 from vifa_ros.cameras import Cameras
+from vifa_ros.colouring import PointColourer
 from vifa_ros.executor import LifecycleExecutor, SlowCallbackGroup, until_interrupted
 from vifa_ros.fusing import Fuser
 from vifa_ros.lifecycle import SerialLifecycleNode
 from vifa_ros.losses import STOP
 from vifa_ros.outputs import RELIABLE_QOS, TaskOutput
-from vifa_ros.pairing import STREAMS, THERMAL, VISIBLE, Pair
+from vifa_ros.pairing import STREAMS, Pair
 from vifa_ros.saving import write_snapshot
+from vifa_ros.transforms import TransformBuffer, TransformListener
 from vifa_ros.worker import Worker, WorkerError
 from vifa_runtime.alignment import Alignment
 from vifa_runtime.backends import prepare
@@ -37,10 +40,10 @@ from vifa_runtime.bundle import load_bundle
 from vifa_runtime.camera_model import AlignmentError
 from vifa_runtime.models import find_bundle
 from vifa_runtime.pipeline import FusionPipeline, InputError
-from vifa_runtime.pixel_maps import Extrinsics
 from vifa_runtime.thermal import ThermalError, ThermalNormaliser
 
 STOP_TIMEOUT = 10.0
+TICK = 0.02  # seconds between looks at frames that wait and cameras that are silent; well below a camera's period
 SAVE_TIMEOUT = 5.0  # seconds that ~/save_frame waits for a pair
 
 
@@ -57,14 +60,15 @@ class FusionNode(SerialLifecycleNode):
 
         self._worker: Worker[FusionPipeline, Pair] | None = None
         self._pipeline: FusionPipeline | None = None
-        self._fixed_alignment: Alignment | None = None
-        self._extrinsics: Extrinsics | None = None
+        self._alignment = AlignmentSource(AlignmentSettings())
+        self._listener: TransformListener | None = None
         self._outputs: dict[str, TaskOutput] = {}
         self._is_enabled = True
         self._reset_session()
         self._status = self.create_publisher(FusionStatus, "~/status", RELIABLE_QOS)
         self._diagnostics = self.create_publisher(health.DiagnosticArray, "/diagnostics", RELIABLE_QOS)
         self._status_timer = self.create_timer(1.0 / self._value("status_rate"), self.publish_status)
+        self.create_timer(TICK, lambda: self.cameras.look())
         self.create_service(SetBool, "~/enable", self._enable)
         self.create_service(Trigger, "~/save_frame", self._save_frame, callback_group=SlowCallbackGroup())
         if self._value("autostart"):
@@ -75,7 +79,7 @@ class FusionNode(SerialLifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the bundle and build the engine in the worker's thread; make the outputs."""
         try:
-            self._fixed_alignment, self._extrinsics = load_fixed(parameters.alignment_settings(self._value))
+            self._alignment = AlignmentSource(parameters.alignment_settings(self._value))
             self._worker = Worker(self._build, self._fuse, self._report_failure)
             pipeline = self._worker.start(self._value("configure_timeout"))
             self._check_tasks(self._value("tasks"), pipeline)
@@ -88,7 +92,8 @@ class FusionNode(SerialLifecycleNode):
                 self._worker = None
             return TransitionCallbackReturn.FAILURE
         self._outputs = {
-            task.name: TaskOutput(self, task, lambda: self._value("jpeg_quality")) for task in pipeline.bundle.tasks
+            task.name: TaskOutput(self, task, lambda: self._value("jpeg_quality"), self._value("points"))
+            for task in pipeline.bundle.tasks
         }
         self._reset_session()
         self._pipeline = pipeline
@@ -104,11 +109,18 @@ class FusionNode(SerialLifecycleNode):
             output.begin(self.get_clock().now().to_msg())
         self._worker.accept(parameters.backlog(self._value))
         self.cameras.open(self._worker.submit, self._stop_on_loss)
+        if self._value("points"):
+            self.cameras.subscribe(PointCloud2, "points", self._colourer.receive)
+        if self._value("points") or self._alignment.needs_transforms:
+            self._listener = TransformListener(self, self._transforms)
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe; the pair in work is finished, the waiting ones dropped."""
         self.cameras.close()
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
         if self._worker is not None:
             self._worker.refuse(STOP_TIMEOUT)
         return super().on_deactivate(state)
@@ -155,7 +167,7 @@ class FusionNode(SerialLifecycleNode):
         bundle = load_bundle(find_bundle(self._value("bundle")))
         thermal = parameters.thermal_settings(self._value, bundle.thermal)
         engine = prepare(self._value("backend"), bundle, parameters.engine_options(self._value))
-        return FusionPipeline(bundle, engine, thermal, self._fixed_alignment)
+        return FusionPipeline(bundle, engine, thermal)
 
     def _fuse(self, pipeline: FusionPipeline, pair: Pair) -> str | None:
         return self.fuser(pipeline, pair)
@@ -164,17 +176,9 @@ class FusionNode(SerialLifecycleNode):
         self.fuser.problem = f"the engine failed on a pair: {error}"
         self.get_logger().error(self.fuser.problem, throttle_duration_sec=5.0)
 
-    def _find_alignment(self) -> Alignment:
-        """The alignment of the moment; see `Fuser`."""
-        if self._fixed_alignment is not None:
-            return self._fixed_alignment
-        for stream in STREAMS:
-            if stream not in self.cameras.infos:
-                raise AlignmentError(f"alignment.mode is cameras, but nothing came on {stream}/camera_info yet")
-        if self._extrinsics is None:
-            raise AlignmentError("alignment.mode is cameras, but no extrinsics are known; set alignment.extrinsics")
-        infos = self.cameras.infos
-        return self._camera_alignment.update(infos[THERMAL], infos[VISIBLE], self._extrinsics)
+    def _find_alignment(self, stamp: int) -> Alignment:
+        """The alignment at a stamp; see `Fuser`."""
+        return self._alignment.find(self.cameras.infos, self._transforms, stamp)
 
     # Health.
 
@@ -226,6 +230,8 @@ class FusionNode(SerialLifecycleNode):
             return FusionStatus.ERROR, self.fuser.problem
         if problem:
             return FusionStatus.WARN, problem
+        if self._colourer.problem:
+            return FusionStatus.WARN, self._colourer.problem
         if not self._is_enabled:
             return FusionStatus.WARN, "disabled by the service ~/enable"
         pipeline = self._pipeline
@@ -300,9 +306,12 @@ class FusionNode(SerialLifecycleNode):
         transports = {stream: self._value(f"{stream}.transport") for stream in STREAMS}
         settings = parameters.pairing_settings(self._value)
         self.cameras = Cameras(self, transports, settings, parameters.loss_policy(self._value))
-        self.fuser = Fuser(self, self.cameras, self._outputs, self._find_alignment)
+        self._transforms = TransformBuffer()
+        self._colourer = PointColourer(
+            self, self._transforms, lambda: self._value("points_slop"), self._value("points_fixed_frame")
+        )
+        self.fuser = Fuser(self, self.cameras, self._outputs, self._find_alignment, self._colourer)
         self.fuser.is_enabled = self._is_enabled
-        self._camera_alignment = CameraAlignment(parameters.alignment_settings(self._value))
 
 
 def main(arguments: list[str] | None = None) -> None:

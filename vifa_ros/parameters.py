@@ -147,6 +147,7 @@ PARAMETERS = (
     Parameter("thermal.offset", 0.0, "See thermal.scale; -273.15 for kelvin.", -1e6, 1e6, live=True),
     Parameter("points", False, "Subscribe to `points` and colour them: ~/<task>/points."),
     Parameter("points_slop", 0.1, "Largest distance between the stamps of points and image, s.", 0.0, 10.0, live=True),
+    Parameter("points_fixed_frame", "", "A frame that stands still, such as odom; empty if the robot does, too."),
     Parameter("jpeg_quality", 90, "Of compressed outputs.", 1, 100, live=True),
     Parameter("save_folder", "~/vifa_frames", "Where ~/save_frame makes its folders.", live=True),
     Parameter("status_rate", 1.0, "Messages a second on ~/status and /diagnostics.", 0.1, 50.0, live=True),

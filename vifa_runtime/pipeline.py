@@ -137,6 +137,11 @@ class FusionPipeline:
             raise InputError("no pair was fused yet, so nothing says how thermal images lie in visible ones")
         return self._view.warp(image)
 
+    @property
+    def covered(self) -> NDArray[np.float32] | None:
+        """Shares (H,W), 0 where the last pair's thermal camera sees nothing; None where it sees all that is visible."""
+        return None if self._view is None or self._view.covers_all else self._view.soft_mask
+
     def _check(
         self,
         visible: NDArray[np.uint8] | None,
