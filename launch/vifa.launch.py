@@ -23,6 +23,7 @@ INPUTS = {
     "visible_info": ("visible/camera_info", "Topic of the visible camera's camera_info; optional."),
     "thermal": ("thermal/image_raw", "Topic of the thermal camera's images; likewise."),
     "thermal_info": ("thermal/camera_info", "Topic of the thermal camera's camera_info; optional."),
+    "points": ("points", "Topic of a lidar's points, with the parameter points; optional."),
 }
 OPTIONS = {
     "bundle": ("", "Folder of a bundle or shipped name; the parameter file's by default."),

@@ -20,7 +20,13 @@ from sensor_msgs.msg import Image  # noqa: E402
 from launch import LaunchDescription  # noqa: E402
 from vifa.msg import FusionStatus  # noqa: E402
 
-TOPICS = {"visible": "/front/rgb", "visible_info": "/front/info", "thermal": "/nose/ir", "thermal_info": "/nose/info"}
+TOPICS = {
+    "visible": "/front/rgb",
+    "visible_info": "/front/info",
+    "thermal": "/nose/ir",
+    "thermal_info": "/nose/info",
+    "points": "/roof/points",
+}
 
 
 def launched(**arguments: str) -> LaunchDescription:
@@ -112,7 +118,9 @@ def set_bundle(listener, name: str) -> None:
 @pytest.fixture
 def parameter_file(tmp_path: Path) -> str:
     file = tmp_path / "parameters.yaml"
-    file.write_text("/**:\n  ros__parameters:\n    status_rate: 10.0\n    slop: 0.5\n    bundle: nano-two-task\n")
+    file.write_text(
+        "/**:\n  ros__parameters:\n    status_rate: 10.0\n    slop: 0.5\n    bundle: nano-two-task\n    points: true\n"
+    )
     return str(file)
 
 
@@ -129,7 +137,7 @@ def test_name_namespace_topics_parameter_file_and_clock(listener) -> None:
     assert value_of(listener, "/robot/eyes", "use_sim_time").bool_value
     subscribed = dict(listener.get_subscriber_names_and_types_by_node("eyes", "/robot"))
     assert set(TOPICS.values()) <= set(subscribed)
-    assert not [topic for topic in subscribed if topic.endswith(("image_raw", "camera_info"))]
+    assert not [topic for topic in subscribed if topic.endswith(("image_raw", "camera_info", "robot/points"))]
 
 
 @launch_pytest.fixture
