@@ -221,6 +221,9 @@ class FusionNode(SerialLifecycleNode):
         """Level and message: the worst thing that is wrong, with its mend."""
         if self.failure:
             return FusionStatus.ERROR, self.failure
+        name = self.get_fully_qualified_name()
+        if (count := self.get_fully_qualified_node_names().count(name)) > 1:
+            return FusionStatus.ERROR, f"{count} nodes are named {name}; services reach any of them: rename all but one"
         if not self.cameras.is_open:
             return FusionStatus.WARN, f"not active (state {self.state_label})"
         is_error, problem = self.cameras.find_problem(now)
