@@ -290,6 +290,8 @@ class FusionNode(SerialLifecycleNode):
         if names & parameters.PAIRING_NAMES:
             self.cameras.pairing.reconfigure(parameters.pairing_settings(self._value))
         self.cameras.policy = parameters.loss_policy(self._value)
+        if self._worker is not None:
+            self._worker.resize(parameters.backlog(self._value))
         if (pipeline := self._pipeline) is not None and any(name.startswith("thermal.") for name in names):
             settings = parameters.thermal_settings(self._value, pipeline.bundle.thermal)
             pipeline.normaliser = ThermalNormaliser(settings)  # limits that were smoothed by other settings are none

@@ -98,6 +98,11 @@ class Worker(Generic[E, P]):
             self._dropped.clear()
             self._accepting = True
 
+    def resize(self, capacity: int) -> None:
+        """Let so many pairs wait from now on, at least 1; what waits already goes on waiting."""
+        with self._wake:
+            self._capacity = capacity
+
     def submit(self, pair: P) -> None:
         """Hand over a pair; the oldest one that still waits makes room for it."""
         with self._wake:
@@ -105,7 +110,7 @@ class Worker(Generic[E, P]):
             if not self._accepting:
                 self._dropped[DEACTIVATED] += 1
                 return
-            if len(self._slot) >= self._capacity:
+            while len(self._slot) >= self._capacity:
                 self._slot.popleft()
                 self._dropped[SUPERSEDED] += 1
             self._slot.append(pair)

@@ -77,6 +77,18 @@ def test_a_slot_for_several_keeps_their_order_and_the_newest(bench):
     assert bench.handled == ["first", "c", "d", "e"]
 
 
+def test_a_slot_that_becomes_smaller_keeps_the_newest(bench):
+    bench.worker.start(PATIENCE)
+    bench.worker.accept(capacity=3)
+    bench.submit_and_wait_until_it_runs("first")
+    for pair in "abc":
+        bench.worker.submit(pair)
+    bench.worker.resize(1)
+    assert bench.worker.counts() == PairCounts(4, 0, 4, {})
+    bench.worker.submit("d")
+    bench.wait_for(PairCounts(5, 0, 2, {SUPERSEDED: 3}))
+
+
 def test_all_that_wait_are_dropped_when_it_refuses(bench):
     bench.worker.start(PATIENCE)
     bench.worker.accept(capacity=3)
