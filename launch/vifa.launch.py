@@ -23,7 +23,7 @@ INPUTS = {
     "visible_info": ("visible/camera_info", "Topic of the visible camera's camera_info; optional."),
     "thermal": ("thermal/image_raw", "Topic of the thermal camera's images; likewise."),
     "thermal_info": ("thermal/camera_info", "Topic of the thermal camera's camera_info; optional."),
-    "points": ("points", "Topic of a lidar's points, with the parameter points; optional."),
+    "points": ("points", "Topic of a lidar's points; they are coloured where one is given."),
 }
 OPTIONS = {
     "bundle": ("", "Folder of a bundle or shipped name; the parameter file's by default."),
@@ -48,6 +48,8 @@ def start_node(context: LaunchContext) -> list[Action]:
     chosen: dict[str, bool | ParameterValue] = {"autostart": given["autostart"].lower() == "true"}
     if given["use_sim_time"].lower() == "true":
         chosen["use_sim_time"] = True
+    if given["points"] != INPUTS["points"][0]:
+        chosen["points"] = True
     if given["bundle"]:
         chosen["bundle"] = ParameterValue(given["bundle"], value_type=str)
     node = Node(

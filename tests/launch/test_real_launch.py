@@ -118,9 +118,7 @@ def set_bundle(listener, name: str) -> None:
 @pytest.fixture
 def parameter_file(tmp_path: Path) -> str:
     file = tmp_path / "parameters.yaml"
-    file.write_text(
-        "/**:\n  ros__parameters:\n    status_rate: 10.0\n    slop: 0.5\n    bundle: nano-two-task\n    points: true\n"
-    )
+    file.write_text("/**:\n  ros__parameters:\n    status_rate: 10.0\n    slop: 0.5\n    bundle: nano-two-task\n")
     return str(file)
 
 
