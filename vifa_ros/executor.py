@@ -46,6 +46,8 @@ class LifecycleExecutor(SingleThreadedExecutor):
             return
         except (ShutdownException, TimeoutException, ConditionReachedException):
             return
+        if self._is_shutdown:  # the task would only tell so, by a guard condition that is gone
+            return
         if entity is not None and isinstance(entity.callback_group, SlowCallbackGroup):
             self._run_beside(task)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,11 @@ from std_msgs.msg import Header
 
 from vifa_ros.cameras import BAD_IMAGE, Cameras, Frame
 from vifa_ros.colouring import PlacedCloud, PointColourer, PointSource
-from vifa_ros.conversions import ConversionError
+from vifa_ros.conversions import ConversionError, ImageView
 from vifa_ros.health import Samples
+from vifa_ros.losses import find_alone
 from vifa_ros.outputs import POINTS, TaskOutput
-from vifa_ros.pairing import VISIBLE, Pair
+from vifa_ros.pairing import THERMAL, VISIBLE, Pair
 from vifa_ros.parameters import rate_name
 from vifa_ros.rates import RateLimiter
 from vifa_ros.saving import SnapshotDesk, take_snapshot
@@ -26,6 +28,7 @@ from vifa_runtime.camera_model import AlignmentError
 from vifa_runtime.geometry import GeometryError
 from vifa_runtime.pipeline import FusionPipeline, InputError, Results
 from vifa_runtime.thermal import ThermalError, to_celsius
+from vifa_runtime.thermal_health import HealthSettings, ThermalWatch
 
 DISABLED = "disabled"
 NOBODY_LISTENS = "nobody_listens"
@@ -55,6 +58,7 @@ class Fuser:
         self.desk = SnapshotDesk()
         self.is_enabled = True
         self.problem = ""
+        self.watch = ThermalWatch(HealthSettings(frozen_after=node.get_parameter("thermal.frozen_after").value))
         self._node, self._cameras, self._outputs = node, cameras, outputs
         self._find_alignment, self._colourer = find_alignment, colourer
         self._rates = RateLimiter()
@@ -62,6 +66,8 @@ class Fuser:
 
     def __call__(self, pipeline: FusionPipeline, pair: Pair) -> str | None:
         """Work on one pair; returns None when it is processed, else the reason why it was dropped."""
+        if pair.thermal is not None and isinstance(pair.thermal.view, ImageView):
+            self._watch_thermal(pair.thermal.view.to_thermal(), pair)
         if not self.is_enabled:
             return DISABLED
         wanted = self.wanted_outputs()
@@ -82,11 +88,20 @@ class Fuser:
         self.problem = ""
         return None
 
+    @property
+    def does_without_thermal(self) -> bool:
+        """Whether results are made of the visible image alone, as the thermal camera does not show the scene."""
+        return not self.watch.health.shows_scene and find_alone(self._cameras.policy[0], THERMAL) == VISIBLE
+
     def wanted_outputs(self) -> dict[str, list[str]]:
         """Tasks that the parameter `tasks` allows and somebody listens to, with the outputs that are listened to."""
         chosen = [name for name in self._node.get_parameter("tasks").value if name] or self._outputs
         heard = {task: output.wanted for task, output in self._outputs.items() if task in chosen}
         return {task: outputs for task, outputs in heard.items() if outputs}
+
+    def _watch_thermal(self, thermal: NDArray[Any], pair: Pair) -> None:
+        with suppress(ThermalError):  # told by the pipeline, where somebody wants results
+            self.watch.update(thermal, (pair.stamp - pair.skew) * 1e-9)
 
     def _choose_due(self, wanted: dict[str, list[str]], stamp: float) -> dict[str, list[str]]:
         rate = {task: self._node.get_parameter(rate_name(task)).value for task in wanted}
@@ -102,6 +117,10 @@ class Fuser:
         start = time.perf_counter()
         rgb = None if pair.visible is None else pair.visible.view.to_rgb()
         thermal = None if pair.thermal is None else pair.thermal.view.to_thermal()
+        if thermal is not None and not isinstance(pair.thermal.view, ImageView):
+            self._watch_thermal(thermal, pair)
+        if rgb is not None and self.does_without_thermal:
+            thermal = None
         converted = time.perf_counter()
         saves = self.desk.is_wanted
         fused_only = [] if saves else [task for task in wanted if self._outputs[task].needs_image_only(wanted[task])]

@@ -30,7 +30,7 @@ from vifa_ros.fusing import Fuser
 from vifa_ros.lifecycle import SerialLifecycleNode
 from vifa_ros.losses import STOP
 from vifa_ros.outputs import RELIABLE_QOS, TaskOutput
-from vifa_ros.pairing import STREAMS, Pair
+from vifa_ros.pairing import STREAMS, THERMAL, Pair
 from vifa_ros.saving import write_snapshot
 from vifa_ros.transforms import TransformBuffer, TransformListener
 from vifa_ros.worker import Worker, WorkerError
@@ -196,6 +196,7 @@ class FusionNode(SerialLifecycleNode):
         message.header.stamp = self.get_clock().now().to_msg()
         message.level, message.message = self._judge(now)
         message.visible, message.thermal = (self.cameras.status(stream, now) for stream in STREAMS)
+        message.thermal.problem = message.thermal.problem or self.fuser.watch.health.message
         message.showing = self._showing()
         worker, pipeline = self._worker, self._pipeline
         if worker is not None and pipeline is not None:
@@ -213,6 +214,8 @@ class FusionNode(SerialLifecycleNode):
         if not self.cameras.is_open or not self._is_enabled:
             return "nothing"
         alone = self.cameras.pairing.alone
+        if alone is None and self.fuser.does_without_thermal:
+            return "visible_only"
         if alone is not None:
             return f"{alone}_only"
         return "both" if self.cameras.lost is None else "nothing"
@@ -231,6 +234,8 @@ class FusionNode(SerialLifecycleNode):
             return FusionStatus.ERROR, problem
         if self.fuser.problem:
             return FusionStatus.ERROR, self.fuser.problem
+        if (health_level := health.thermal_level(thermal := self.fuser.watch.health)) != FusionStatus.OK:
+            return health_level, f"{self.cameras.watches[THERMAL].topic}: {thermal.message}"
         if problem:
             return FusionStatus.WARN, problem
         if self._colourer.problem:

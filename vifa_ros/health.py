@@ -15,8 +15,10 @@ from vifa.msg import DropCount, FusionStatus, StageTime, StreamStatus
 from vifa_ros.pairing import StreamCounts
 from vifa_ros.worker import PairCounts
 from vifa_runtime.backends import Backend
+from vifa_runtime.thermal_health import Health
 
 SILENT_AFTER = 2.0  # seconds without a frame after which a stream's rate counts as zero
+LONGEST_SHUTTER = 5.0  # seconds that a thermal camera may repeat one frame while it calibrates itself
 WINDOW = 300  # samples behind every percentile
 
 
@@ -100,6 +102,14 @@ def fill_pairs(message: FusionStatus, counts: PairCounts, samples: Samples) -> N
     message.skew_max_ms = samples.largest("skew")
     message.latency = samples.summary("latency")
     message.stages = [samples.summary(name) for name in samples.names() if name not in ("skew", "latency")]
+
+
+def thermal_level(camera: Health) -> int:
+    """How bad the state of the thermal camera is: an error where no shutter explains it."""
+    if camera.state == "ok":
+        return FusionStatus.OK
+    is_hopeless = camera.state == "blank" or (camera.state == "frozen" and camera.seconds > LONGEST_SHUTTER)
+    return FusionStatus.ERROR if is_hopeless else FusionStatus.WARN
 
 
 def describe_backend(backend: Backend) -> str:

@@ -145,6 +145,7 @@ PARAMETERS = (
     Parameter("thermal.clahe", 0.0, "Clip limit of local contrast; 0 for none, or as trained.", 0.0, 256.0, live=True),
     Parameter("thermal.scale", 0.0, "Celsius = value * scale + offset; 0: not known.", 0.0, 1e6, live=True),
     Parameter("thermal.offset", 0.0, "See thermal.scale; -273.15 for kelvin.", -1e6, 1e6, live=True),
+    Parameter("thermal.frozen_after", 1.0, "Seconds of equal frames that are a fault; 0: never.", 0.0, 3600.0),
     Parameter("points", False, "Subscribe to `points` and colour them: ~/<task>/points."),
     Parameter("points_slop", 0.1, "Largest distance between the stamps of points and image, s.", 0.0, 10.0, live=True),
     Parameter("points_fixed_frame", "", "A frame that stands still, such as odom; empty if the robot does, too."),

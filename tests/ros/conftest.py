@@ -42,7 +42,9 @@ def robots(bundle: Path) -> Iterator[Callable]:
     started = []
 
     def start(namespace: str | None = None, **parameters) -> Robot:
-        started.append(Robot({"bundle": str(bundle), "status_rate": 20.0, "threads": 1, **parameters}, namespace))
+        usual = {"bundle": str(bundle), "status_rate": 20.0, "threads": 1}
+        still = {"thermal.frozen_after": 0.0}  # the tests' cameras show one image again and again
+        started.append(Robot({**usual, **still, **parameters}, namespace))
         return started[-1]
 
     try:

@@ -43,3 +43,13 @@ def test_what_a_callback_raises_ends_the_spinning(node, group):
     wait_until(lambda: spinner.crash, "the exception")
     assert "broken callback" in str(spinner.crash)
     spinner.stop()
+
+
+def test_a_callback_that_is_ready_in_the_moment_of_the_shutdown_is_left_alone(node, monkeypatch):
+    executor, ticks = LifecycleExecutor(), []
+    executor.add_node(node)
+    node.create_timer(0.0, lambda: ticks.append(None))
+    may_run = executor.can_execute
+    monkeypatch.setattr(executor, "can_execute", lambda entity: executor.shutdown() and may_run(entity))
+    executor.spin_once(PATIENCE)
+    assert executor._is_shutdown and ticks == []
