@@ -46,13 +46,25 @@ class LifecycleExecutor(SingleThreadedExecutor):
             return
         except (ShutdownException, TimeoutException, ConditionReachedException):
             return
+        except AttributeError:
+            if not self._is_shutdown:
+                raise
+            return  # another thread took its guard condition while it was collected to be waited for
         if self._is_shutdown:  # the task would only tell so, by a guard condition that is gone
             return
         if entity is not None and isinstance(entity.callback_group, SlowCallbackGroup):
             self._run_beside(task)
         else:
             task()
-            task.result()  # raises what the callback raised
+            self._tell(task)
+
+    def _tell(self, task: Task) -> None:
+        """Raise what a callback raised, but not that a shutdown took the executor's guard condition meanwhile."""
+        try:
+            task.result()
+        except _rclpy.InvalidHandle:
+            if not self._is_shutdown:
+                raise
 
     def _run_beside(self, task: Task) -> None:
         """Start a thread for a task, once: rclpy offers it again until the thread has begun."""

@@ -3,10 +3,14 @@
 import threading
 
 import pytest
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 from robot import PATIENCE, Spinner, wait_until
+from std_msgs.msg import Empty
 
 from vifa_ros.executor import LifecycleExecutor, SlowCallbackGroup
+
+InvalidHandle = rclpy_implementation.InvalidHandle
 
 
 @pytest.fixture
@@ -45,11 +49,61 @@ def test_what_a_callback_raises_ends_the_spinning(node, group):
     spinner.stop()
 
 
-def test_a_callback_that_is_ready_in_the_moment_of_the_shutdown_is_left_alone(node, monkeypatch):
+def test_a_callback_that_was_ready_when_it_was_shut_down_is_left_alone(node, monkeypatch):
+    """What is handed out after a shutdown would trip over the executor's guard, which is gone."""
     executor, ticks = LifecycleExecutor(), []
     executor.add_node(node)
-    node.create_timer(0.0, lambda: ticks.append(None))
+    node.create_timer(0.001, lambda: ticks.append(None))
+    wait = executor.wait_for_ready_callbacks
+
+    def shut_down_and_hand_out(timeout):
+        executor._is_shutdown, guard = True, executor._guard
+        executor._guard = None
+        ready = executor._make_handler(next(node.timers), node, executor._take_timer)
+        executor._is_shutdown, executor._guard = False, guard
+        wait(timeout)
+        executor._is_shutdown = True
+        return ready, next(node.timers), node
+
+    monkeypatch.setattr(executor, "wait_for_ready_callbacks", shut_down_and_hand_out)
+    executor.spin_once(PATIENCE)
+    assert ticks == []
+
+
+def test_a_shutdown_by_another_thread_while_a_callback_is_begun_ends_quietly(node, monkeypatch):
+    """The guard condition that the beginning of a callback triggers is gone by then."""
+    executor = LifecycleExecutor()
+    executor.add_node(node)
+    node.create_timer(0.001, lambda: None)
+    take = executor._take_timer
+    monkeypatch.setattr(executor, "_take_timer", lambda entity: executor.shutdown() and take(entity))
+    executor.spin_once(PATIENCE)
+    assert executor._is_shutdown
+
+
+def test_a_handle_that_a_callback_uses_after_its_end_is_told(node):
+    executor, gone = LifecycleExecutor(), node.create_publisher(Empty, "gone", 1)
+    executor.add_node(node)
+    node.destroy_publisher(gone)
+    node.create_timer(0.001, lambda: gone.publish(Empty()))
+    with pytest.raises(InvalidHandle):
+        executor.spin_once(PATIENCE)
+
+
+def test_a_shutdown_while_it_collects_what_to_wait_for_ends_quietly(node, monkeypatch):
+    executor = LifecycleExecutor()
+    executor.add_node(node)
+    node.create_timer(0.001, lambda: None)
     may_run = executor.can_execute
     monkeypatch.setattr(executor, "can_execute", lambda entity: executor.shutdown() and may_run(entity))
     executor.spin_once(PATIENCE)
-    assert executor._is_shutdown and ticks == []
+    assert executor._is_shutdown
+
+
+def test_an_attribute_that_is_missing_otherwise_is_told(node, monkeypatch):
+    executor = LifecycleExecutor()
+    executor.add_node(node)
+    node.create_timer(0.001, lambda: None)
+    monkeypatch.setattr(executor, "can_execute", lambda entity: entity.nonsense)
+    with pytest.raises(AttributeError, match="nonsense"):
+        executor.spin_once(PATIENCE)
