@@ -1,4 +1,4 @@
-"""Images from one machine to another with config/fastdds.xml, as docs/multi_machine.md says.
+"""Images from one machine to another with the DDS profiles of config/, as docs/multi_machine.md says.
 
 A machine is a network namespace with a shared memory of its own, on this one; only root can make those.
 """
@@ -22,6 +22,7 @@ LIMIT = 100.0  # seconds, as the machine may be busy
 SETTLE = 1.0  # seconds in which the last images arrive
 OWN_SHARED_MEMORY = 'mount -t tmpfs tmpfs /dev/shm && exec "$@"'
 EAR = Path(__file__).with_name("ear.py")
+CONFIG = Path(__file__).resolve().parents[2] / "config"
 
 
 def ip(arguments: str) -> str:
@@ -88,15 +89,16 @@ def machines() -> Iterator[Machines]:
     made.remove()
 
 
-def play_from_a_to_b(machines: Machines, peers: dict[str, str]) -> dict[str, int]:
+def play_from_a_to_b(machines: Machines, profile: str, known_to_b: str = "") -> dict[str, int]:
     """Play two cameras on `a`; return how many images of each `b` heard.
 
     Args:
-        peers: machine -> what it has as ROS_STATIC_PEERS.
+        profile: of both, a file of config/.
+        known_to_b: ROS_STATIC_PEERS of `b`.
     """
+    both = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET", "FASTRTPS_DEFAULT_PROFILES_FILE": str(CONFIG / profile)}
     variables = {
-        name: dict(os.environ, ROS_AUTOMATIC_DISCOVERY_RANGE="SUBNET", ROS_STATIC_PEERS=peers.get(name, ""))
-        for name in ("a", "b")
+        name: {**os.environ, **both, "ROS_STATIC_PEERS": peers} for name, peers in (("a", ""), ("b", known_to_b))
     }
     listening = machines.command("b", EAR)
     playing = machines.command("a", "-m", "vifa_ros.cli", "play", "--rate", RATE, "--frames", FRAMES)
@@ -110,13 +112,14 @@ def play_from_a_to_b(machines: Machines, peers: dict[str, str]) -> dict[str, int
 
 
 @pytest.mark.slow
-def test_best_effort_images_reach_the_other_machine(machines: Machines) -> None:
+@pytest.mark.parametrize("profile", ["fastdds.xml", "fastdds_network.xml"])
+def test_best_effort_images_reach_the_other_machine(machines: Machines, profile: str) -> None:
     """With the socket buffers of most systems, and without the profile, a fifth to a third of them is lost."""
     machines.add("b")
     machines.connect("a", "b", "10.200.1")
     for name, other in (("a", 2), ("b", 1)):  # multicast wants a route, too
         ip(f"-n {machines.full(name)} route add default via 10.200.1.{other}")
-    heard = play_from_a_to_b(machines, {})
+    heard = play_from_a_to_b(machines, profile)
     assert all(count >= 0.95 * FRAMES for count in heard.values()), heard
 
 
@@ -130,5 +133,5 @@ def test_a_machine_of_another_subnet_is_found_where_it_is_named(machines: Machin
         ip(f"-n {machines.full(name)} route add default via {subnet}.1")
     forward = ["ip", "netns", "exec", machines.full("r"), "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"]
     subprocess.run(forward, check=True)
-    heard = play_from_a_to_b(machines, {"b": "10.200.1.2"})
+    heard = play_from_a_to_b(machines, "fastdds.xml", known_to_b="10.200.1.2")
     assert all(count >= 0.95 * FRAMES for count in heard.values()), heard
