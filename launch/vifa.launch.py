@@ -13,7 +13,6 @@ from launch.event_handlers import OnProcessIO
 from launch.events.process import ProcessExited, ProcessIO
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
-from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import Action, LaunchContext, LaunchDescription
 from vifa_ros.profiles import dds_environment
@@ -45,13 +44,13 @@ def start_node(context: LaunchContext) -> list[Action]:
     file = given["params_file"] or f"{get_package_share_directory('vifa')}/config/vifa.yaml"
     if not Path(file).is_file():  # launch itself would go on with the defaults
         raise RuntimeError(f"params_file: no file at {file}")
-    chosen: dict[str, bool | ParameterValue] = {"autostart": given["autostart"].lower() == "true"}
+    chosen: dict[str, bool | str] = {"autostart": given["autostart"].lower() == "true"}
     if given["use_sim_time"].lower() == "true":
         chosen["use_sim_time"] = True
     if given["points"] != INPUTS["points"][0]:
         chosen["points"] = True
     if given["bundle"]:
-        chosen["bundle"] = ParameterValue(given["bundle"], value_type=str)
+        chosen["bundle"] = given["bundle"]
     node = Node(
         package="vifa",
         executable="fusion_node",

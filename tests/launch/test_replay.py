@@ -17,6 +17,7 @@ rosbags = pytest.importorskip("rosbags", reason="rosbags is not installed: no ba
 
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402  (after the checks that there is what is tested)
 from launched import launch_to_its_end  # noqa: E402
+from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
 from rclpy.serialization import serialize_message  # noqa: E402
 from rclpy.time import Time  # noqa: E402
 from rosbags.rosbag2 import StoragePlugin, Writer  # noqa: E402
@@ -78,8 +79,9 @@ def nanoseconds(image: Image) -> int:
 
 
 def test_every_pair_of_the_bag_is_fused_on_the_bags_time(bag: Path, variables: dict[str, str], listener) -> None:
-    fused = listener.collect(Image, "/vifa/saliency/image", 2 * PAIRS)
-    health = listener.collect(DiagnosticArray, "/diagnostics", 100)
+    every = QoSProfile(depth=1000, reliability=ReliabilityPolicy.BEST_EFFORT)  # also from who sends so
+    fused = listener.collect(Image, "/vifa/saliency/image", every)
+    health = listener.collect(DiagnosticArray, "/diagnostics", every)
     status = listener.collect(FusionStatus, "/vifa/status", 100)
     code, printed = launch_to_its_end(
         "replay.launch.py", variables, bag=str(bag), visible="/front/rgb", thermal="/nose/ir", rate="0.5"
