@@ -66,8 +66,12 @@ class Fuser:
 
     def __call__(self, pipeline: FusionPipeline, pair: Pair) -> str | None:
         """Work on one pair; returns None when it is processed, else the reason why it was dropped."""
-        if pair.thermal is not None and isinstance(pair.thermal.view, ImageView):
+        reason = self._work_on(pipeline, pair)
+        if pair.thermal is not None and isinstance(pair.thermal.view, ImageView):  # results don't wait for this
             self._watch_thermal(pair.thermal.view.to_thermal(), pair)
+        return reason
+
+    def _work_on(self, pipeline: FusionPipeline, pair: Pair) -> str | None:
         if not self.is_enabled:
             return DISABLED
         wanted = self.wanted_outputs()

@@ -7,6 +7,7 @@ to `Fuser`, which converts, runs the pipeline and publishes what somebody listen
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from pathlib import Path
@@ -43,6 +44,7 @@ from vifa_runtime.pipeline import FusionPipeline, InputError
 from vifa_runtime.thermal import ThermalError, ThermalNormaliser
 
 STOP_TIMEOUT = 10.0
+SWITCH_INTERVAL = 2e-4  # seconds that one thread may keep the interpreter while another wants it; Python's is 5e-3
 TICK = 0.02  # seconds between looks at frames that wait and cameras that are silent; well below a camera's period
 SAVE_TIMEOUT = 5.0  # seconds that ~/save_frame waits for a pair
 
@@ -329,6 +331,7 @@ def main(arguments: list[str] | None = None) -> None:
     node = executor = None
     try:
         rclpy.init(args=arguments)
+        sys.setswitchinterval(SWITCH_INTERVAL)
         with until_interrupted():
             node = FusionNode()
             executor = LifecycleExecutor()
