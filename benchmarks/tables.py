@@ -50,6 +50,7 @@ def render() -> str:
         *_efficiency(),
         *_channel_similarity(),
         *_tasks(),
+        *_head_depth(),
         *_sequences(),
         *_choices(),
         *_published_weights(),
@@ -61,8 +62,41 @@ def render() -> str:
         "",
         *table_of(transport["rows"]),
         "",
+        *_node(),
     ]
     return "\n".join(parts)
+
+
+def _node() -> list[str]:
+    """The fusion node end to end, and under faults."""
+    lines: list[str] = []
+    if (RESULTS / "node_latency.json").exists():
+        result = _read("node_latency")
+        lines += [
+            "## The node, end to end",
+            "",
+            _source(result),
+            "From the visible image's stamp to the arrival of the pair's last result in another process, over DDS. The",
+            "relay has the same inputs and outputs and does no work. `limit_p50_ms` is the pipeline's p50, measured in",
+            "the node, and one and a half times the relay's. In turns, in one run.",
+            "",
+            *table_of(result["rows"]),
+            "",
+        ]
+    if (RESULTS / "soak.json").exists():
+        result = _read("soak")
+        lines += [
+            "## The node under faults",
+            "",
+            _source(result),
+            "Cameras that stall, restart, jump in time, change size and encoding, and send what is no image, one fault",
+            "after the other. `broken_laws` counts statuses in which an account does not add up; recovery is the time",
+            "from good input to the first result; memory, threads and file descriptors grow after the first minute.",
+            "",
+            *table_of(result["rows"]),
+            "",
+        ]
+    return lines
 
 
 def _engines() -> list[str]:
@@ -139,6 +173,31 @@ def _tasks() -> list[str]:
             rows = [row for row in own if row["metric"] == metric]
             lines += [f"### {task}, {metric}: {rows[0]['pairs']} pairs, {rows[0]['folds']} folds", ""]
             lines += [*table_of([_task_line(row) for row in rows]), ""]
+    return lines
+
+
+def _head_depth() -> list[str]:
+    """How many layers a head needs to do what the reference does (the paper's Figure 4)."""
+    if not (RESULTS / "head_depth.json").exists():
+        return []
+    result = _read("head_depth")
+    lines = [
+        "## Depth of the head",
+        "",
+        _source(result),
+        "Stage 2 with heads of so many convolutions, on one held-out fold; 0 is the reference model itself, 1 the head",
+        "that ships. The task network is the reference's. `of ref` as above.",
+        "",
+    ]
+    for task in dict.fromkeys(row["task"] for row in result["rows"]):
+        rows = [row for row in result["rows"] if row["task"] == task and row["metric"] in ("map50", "miou")]
+        keys = ("layers", "head_params", "metric", "mean", "low", "high")
+        lines += [f"### {task}, fold {rows[0]['fold']} of {rows[0]['folds']}", ""]
+        of_ref = [{"of ref": row["ratio"], "from": row["ratio_low"], "to": row["ratio_high"]} for row in rows]
+        lines += [
+            *table_of([{**{key: row[key] for key in keys}, **extra} for row, extra in zip(rows, of_ref, strict=True)])
+        ]
+        lines += [""]
     return lines
 
 
