@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 from vifa_runtime.bundle import BACKBONE, Bundle, check_output, write_bundle
+from vifa_runtime.card import bundle_card
 from vifa_runtime.provenance import commit, today
 from vifa_training.checkpoint import TrainingError
 from vifa_training.data import DataSet
 from vifa_training.distillation.reference import new_task, train_reference
 from vifa_training.distillation.stage2 import teach_head
 from vifa_training.export import head_graph
-from vifa_training.markdown import table_of_cells
 from vifa_training.networks import FusionNetwork, build_network
 from vifa_training.pictures import Fused
 from vifa_training.task_evaluation import evaluate_task
@@ -159,33 +159,6 @@ def derive_manifest(old: Mapping[str, Any], name: str, data: str, recipe: str) -
     provenance |= {"data": _joined(provenance["data"], data), "commit": commit(), "date": today()}
     provenance["recipe"] = _joined(provenance.get("recipe", ""), recipe)
     return {**manifest, "name": name}
-
-
-def bundle_card(manifest: Mapping[str, Any]) -> str:
-    """The README.md of a bundle with tasks, from its manifest alone."""
-    provenance, licences = manifest["provenance"], manifest["licences"]
-    lines = [
-        f"# {manifest['name']}",
-        "",
-        f"A VIFA bundle: one shared `{manifest['network']}` backbone, one thin head a task, and what looks at it.",
-        "Try it with `vifa fuse --bundle`, check it with `vifa bundle verify`.",
-        "",
-    ]
-    lines += table_of_cells(
-        ["task", "kind", "classes", "what it is for"],
-        [[task["name"], task["kind"], _class_names(task), task.get("description")] for task in manifest["tasks"]],
-    )
-    lines += ["", "## Training", "", f"Data: {provenance['data']}. Recipes: {provenance.get('recipe', '')}."]
-    lines += [f"Commit {provenance['commit']}, {provenance['date']}.", ""]
-    if manifest["metrics"]:
-        cells = [[row["data"], row["task"], row["metric"], f"{row['value']:.3f}"] for row in manifest["metrics"]]
-        lines += ["## Metrics", "", *table_of_cells(["data", "task", "metric", "value"], cells), ""]
-    lines += ["## Licences", "", *(f"- {key}: {licences[key]}" for key in ("code", "weights", "data")), ""]
-    return "\n".join(lines)
-
-
-def _class_names(task: Mapping[str, Any]) -> str:
-    return ", ".join(known["name"] for known in task.get("classes", []))
 
 
 def _without(text: str, tasks: Sequence[str]) -> str:

@@ -10,9 +10,10 @@ from typing import Any
 
 from vifa_runtime.backends import Options, prepare
 from vifa_runtime.bundle import BACKBONE, Bundle, Task, write_bundle
+from vifa_runtime.card import bundle_card
 from vifa_runtime.pipeline import FusionPipeline
 from vifa_runtime.scoring import for_evaluation
-from vifa_training.add_task import bundle_card, choose_like, derive_manifest
+from vifa_training.add_task import choose_like, derive_manifest
 from vifa_training.bundle_network import network_of
 from vifa_training.channels import KeyChannels, load_channels
 from vifa_training.checkpoint import TrainingError, fingerprint

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from vifa_training.markdown import table_of_cells
+from vifa_runtime.card import markdown_table
 from vifa_training.recipe import Recipe
 
 
@@ -21,7 +21,7 @@ def model_card(recipe: Recipe, network: nn.Module, manifest: Mapping[str, Any]) 
         f"A VIFA bundle: the network `{recipe.network}` ({parameters:,} parameters), one shared backbone and one",
         "thin head a task. Load it with `vifa fuse --bundle`, check it with `vifa bundle verify`.",
         "",
-        *table_of_cells(
+        *markdown_table(
             ["task", "what its fused image is for", "loss weights"],
             [[task.name, task.description, _weights(recipe, weights)] for task, weights in recipe.tasks.items()],
         ),
@@ -63,4 +63,4 @@ def _metrics_table(rows: list[Mapping[str, Any]]) -> list[str]:
     values = {(row["data"], row["task"], row["metric"]): row["value"] for row in rows}
     places = dict.fromkeys((row["data"], row["task"]) for row in rows)
     cells = [[*place, *(f"{values[(*place, metric)]:.3f}" for metric in metrics)] for place in places]
-    return [*table_of_cells(["data", "task", *metrics], cells), ""]
+    return [*markdown_table(["data", "task", *metrics], cells), ""]

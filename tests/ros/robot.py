@@ -227,16 +227,24 @@ class Robot:
 
     @contextmanager
     def filming(
-        self, stream: str, period: float = 0.05, image: np.ndarray | None = None, encoding: str | None = None
+        self,
+        stream: str,
+        period: float = 0.05,
+        image: np.ndarray | Callable[[], np.ndarray] | None = None,
+        encoding: str | None = None,
     ) -> Iterator[None]:
-        """Publish an image of a camera again and again, stamped by the node's clock, while the block runs."""
+        """Publish an image of a camera, or what a function gives, again and again while the block runs.
+
+        Frames are stamped by the node's clock.
+        """
         if image is None:
             image = random_visible() if stream == "visible" else random_thermal()
+        find = image if callable(image) else lambda: image
         is_over = threading.Event()
 
         def film() -> None:
             while not is_over.wait(period):
-                self.show(stream, image, self.now(), encoding)
+                self.show(stream, find(), self.now(), encoding)
 
         thread = threading.Thread(target=film)
         thread.start()

@@ -2,7 +2,6 @@
 
 import itertools
 import threading
-from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -18,26 +17,17 @@ VISIBLE = random_visible(48, 64)
 ALONE = expected_bright(VISIBLE, cv2.cvtColor(VISIBLE, cv2.COLOR_RGB2GRAY))
 
 
-@contextmanager
-def warming(robot, is_frozen: threading.Event, frame=lambda seed: random_thermal(48, 64, seed)):
-    """A thermal camera with noise, whose images stand still while an event is set."""
-    over = threading.Event()
+def make_camera(is_frozen: threading.Event):
+    """A function that gives the images of a thermal camera with noise, which stand still while an event is set."""
+    seeds = itertools.count()
+    last = [random_thermal(48, 64, next(seeds))]
 
-    def film() -> None:
-        seeds = itertools.count()
-        image = frame(next(seeds))
-        while not over.wait(0.05):
-            if not is_frozen.is_set():
-                image = frame(next(seeds))
-            robot.show("thermal", image, robot.now())
+    def take() -> np.ndarray:
+        if not is_frozen.is_set():
+            last[0] = random_thermal(48, 64, next(seeds))
+        return last[0]
 
-    thread = threading.Thread(target=film)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    return take
 
 
 @pytest.mark.parametrize("policy", ["hold", "visible_only"])
@@ -45,7 +35,7 @@ def test_a_frozen_camera_is_told_done_without_where_allowed_and_recovers(start_r
     robot, is_frozen = start_robot(on_modality_loss=policy, **{"thermal.frozen_after": 0.5}), threading.Event()
     robot.listen("bright")
     robot.connect_cameras()
-    with robot.filming("visible", 0.05, VISIBLE), warming(robot, is_frozen):
+    with robot.filming("visible", 0.05, VISIBLE), robot.filming("thermal", 0.05, make_camera(is_frozen)):
         robot.wait_for_status(lambda status: status.processed > 5 and status.level == FusionStatus.OK, "pairs")
         is_frozen.set()
         status = robot.wait_for_status(lambda status: "frozen" in status.thermal.problem, "a frozen camera")
@@ -68,7 +58,7 @@ def test_the_camera_is_watched_when_nobody_listens(start_robot):
     robot, is_frozen = start_robot(**{"thermal.frozen_after": 0.3}), threading.Event()
     robot.connect_cameras()
     is_frozen.set()
-    with robot.filming("visible", 0.05, VISIBLE), warming(robot, is_frozen):
+    with robot.filming("visible", 0.05, VISIBLE), robot.filming("thermal", 0.05, make_camera(is_frozen)):
         status = robot.wait_for_status(lambda status: "frozen" in status.thermal.problem, "a frozen camera")
     assert status.processed == 0
 

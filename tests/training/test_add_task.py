@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 
 from vifa_runtime.backends import Options, prepare
 from vifa_runtime.bundle import Bundle, load_bundle
+from vifa_runtime.card import bundle_card
 from vifa_runtime.pipeline import FusionPipeline, Results
-from vifa_training.add_task import bundle_card, extend_manifest, measure
+from vifa_training.add_task import extend_manifest, measure
 from vifa_training.bundle_network import network_of
 from vifa_training.cli import MENDABLE, app
 from vifa_training.pictures import Fused

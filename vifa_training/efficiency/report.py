@@ -10,8 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from vifa_runtime.card import markdown_table
 from vifa_training.efficiency.published import doubts
-from vifa_training.markdown import table_of_cells
 
 Row = Mapping[str, Any]
 
@@ -35,7 +35,7 @@ def markdown(result: Mapping[str, Any], level: int = 2) -> str:
     lines: list[str] = []
     for sheet in sheets(result):
         lines += [f"{'#' * level} {sheet.title}", "", *wrap(sheet.text, _LINE), ""]
-        lines += [*table_of_cells(sheet.columns, sheet.rows), ""]
+        lines += [*markdown_table(sheet.columns, sheet.rows), ""]
     problems = doubts(result["rows"])
     if problems:
         lines += [f"{'#' * level} Where the published values can't hold", ""]
