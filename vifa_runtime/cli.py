@@ -13,10 +13,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from vifa_runtime.alignment_files import load_alignment
 from vifa_runtime.backends import BACKENDS, PRECISIONS, Options, prepare
 from vifa_runtime.bench_command import bench
 from vifa_runtime.build_command import build
 from vifa_runtime.bundle import Bundle, Task, load_bundle
+from vifa_runtime.camera_model import AlignmentError
 from vifa_runtime.cli_options import (
     BackendOption,
     BundleArgument,
@@ -65,6 +67,9 @@ def fuse(
     engines: Annotated[
         OptionalPath, typer.Option(help="Folder of TensorRT engines; the user's cache if left out.")
     ] = None,
+    alignment: Annotated[
+        OptionalPath, typer.Option(help="Alignment file, as config/alignment_*.yaml; same field of view if left out.")
+    ] = None,
     allow_fallback: Annotated[
         bool, typer.Option("--allow-fallback", help=f"Use {BACKENDS[0]} where the engine can't be had, and say so.")
     ] = False,
@@ -82,7 +87,8 @@ def fuse(
     pairs = match_pairs(visible, thermal)
     loaded = load_bundle(find_bundle(bundle))
     options = Options(threads, precision=precision, engines=engines, fallback=BACKENDS[0] if allow_fallback else "")
-    pipeline = FusionPipeline(loaded, prepare(backend, loaded, options))
+    aligned = None if alignment is None else load_alignment(alignment)
+    pipeline = FusionPipeline(loaded, prepare(backend, loaded, options), alignment=aligned)
     if reason := pipeline.backend.describe().get("fallback"):
         print(f"vifa: fusing with {BACKENDS[0]} instead; {reason}", file=sys.stderr)
     meta = describe_run("vifa fuse")
@@ -91,7 +97,7 @@ def fuse(
         try:
             # `or None`: where the option is left out, older Typer gives an empty list.
             results = pipeline.process(read_visible(pair.visible), read_thermal(pair.thermal), tasks=task or None)
-        except (PairError, ThermalError) as error:
+        except (PairError, ThermalError, AlignmentError) as error:
             problems.append(f"{pair.name}: {error}")
             continue
         for path, content in _result_files(pair.name, loaded, results, meta):

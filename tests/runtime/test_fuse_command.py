@@ -10,7 +10,10 @@ import pytest
 import yaml
 from tiny_bundle import expected, write_tiny
 
+from vifa_runtime.alignment import Alignment
+from vifa_runtime.alignment_files import write_alignment
 from vifa_runtime.pairs import read_visible, write_image
+from vifa_runtime.pixel_maps import HomographyMap
 
 ROOT = Path(__file__).resolve().parents[2]
 TASKS = ("bright", "blend")
@@ -64,6 +67,25 @@ def test_only_the_wanted_task_is_written(vifa, arguments, folder, make_pair):
     assert code == 0
     assert "{blend}" in output
     check_fused(folder, "abc", make_pair, ["blend"])
+
+
+def test_an_alignment_file_is_obeyed(vifa, arguments, folder, make_pair):
+    """The thermal image, three pixels to the right of where it belongs; without a soft border."""
+    alignment = Alignment("homography", HomographyMap((1, 0, 3, 0, 1, 0, 0, 0, 1), (13, 18), (13, 18)), soft_border=0)
+    write_alignment(folder / "moved.yaml", alignment)
+    assert vifa(*arguments, "--alignment", folder / "moved.yaml")[0] == 0
+    visible, thermal = make_pair(13, 18, 0)
+    wanted = visible.copy()
+    wanted[:, 3:] = expected("bright", visible[:, 3:], thermal[:, :-3].astype(np.float32) / 255)
+    np.testing.assert_array_equal(read_visible(folder / "out/bright/a.png"), wanted)
+
+
+def test_an_alignment_that_is_none_or_fits_no_pair_is_named(refused, arguments, folder):
+    assert "nowhere.yaml: is missing" in refused(*arguments, "--alignment", folder / "nowhere.yaml")
+    alignment = Alignment("homography", HomographyMap((1, 0, 0, 0, 1, 0, 0, 0, 1), (20, 20), (20, 20)))
+    write_alignment(folder / "square.yaml", alignment)
+    error = refused(*arguments, "--alignment", folder / "square.yaml")
+    assert all(f"{name}: thermal: " in error for name in "abc")
 
 
 def test_fusing_again_writes_the_same_files(vifa, arguments, folder, make_pair):
