@@ -56,12 +56,21 @@ class SerialLifecycleNode(LifecycleNodeMixin, Node):
         threading.Thread(target=self._run, args=(action,), name="vifa-transition", daemon=True).start()
 
     def _run(self, action: Callable[[], Any]) -> None:
-        with self._transition:
-            try:
-                action()
-            except _rclpy.RCLError as error:
-                self.get_logger().warning(f"somebody else made a transition first ({error})")
-        self.after_transition()
+        try:
+            with self._transition:
+                self._try(action)
+            self.after_transition()
+        except (_rclpy.RCLError, _rclpy.InvalidHandle):
+            if self.context.ok():  # else the program ends in this very moment
+                raise
+
+    def _try(self, action: Callable[[], Any]) -> None:
+        try:
+            action()
+        except _rclpy.RCLError as error:
+            if not self.context.ok():
+                raise
+            self.get_logger().warning(f"somebody else made a transition first ({error})")
 
     def _configure_and_activate(self) -> None:
         if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
@@ -92,5 +101,6 @@ class SerialLifecycleNode(LifecycleNodeMixin, Node):
             return callback(state)
         except Exception as error:
             self.failure = f"{callback.__name__}: {error}"
-            self.get_logger().error(self.failure)
+            if self.context.ok():  # else the program ends, and nothing can be told any more
+                self.get_logger().error(self.failure)
             return TransitionCallbackReturn.ERROR

@@ -1,7 +1,6 @@
 """Fixtures of the ROS tests: tiny bundles whose results can be computed by hand, and a running fusion node."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -34,31 +33,11 @@ def ros() -> Iterator[None]:
     rclpy.try_shutdown()
 
 
-@contextmanager
-def robots(bundle: Path) -> Iterator[Callable]:
-    """Give a function that starts a `Robot` with the given parameters; each must be alive at the end of the block."""
-    from robot import Robot
-
-    started = []
-
-    def start(namespace: str | None = None, **parameters) -> Robot:
-        usual = {"bundle": str(bundle), "status_rate": 20.0, "threads": 1}
-        still = {"thermal.frozen_after": 0.0}  # the tests' cameras show one image again and again
-        started.append(Robot({**usual, **still, **parameters}, namespace))
-        return started[-1]
-
-    try:
-        yield start
-    finally:
-        for robot in started:
-            robot.stop()
-    for robot in started:
-        robot.check_alive()
-
-
 @pytest.fixture
 def start_robot(ros, tiny_bundle) -> Iterator[Callable]:
     """A function that starts a fusion node with the given parameters, and its friend."""
+    from robot import robots
+
     with robots(tiny_bundle) as start:
         yield start
 
@@ -74,6 +53,8 @@ def robot(start_robot):
 @pytest.fixture(scope="module")
 def start_for_module(ros, tiny_bundle) -> Iterator[Callable]:
     """As `start_robot`, for a node that all tests of a module use."""
+    from robot import robots
+
     with robots(tiny_bundle) as start:
         yield start
 

@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -285,6 +286,26 @@ class Robot:
         except AssertionError as error:
             self.check_alive()
             raise AssertionError(f"{error}; last status: {self.statuses[-1:]}") from None
+
+
+@contextmanager
+def robots(bundle: Path) -> Iterator[Callable]:
+    """Give a function that starts a `Robot` with the given parameters; each must be alive at the end of the block."""
+    started = []
+
+    def start(namespace: str | None = None, **parameters) -> Robot:
+        usual = {"bundle": str(bundle), "status_rate": 20.0, "threads": 1}
+        still = {"thermal.frozen_after": 0.0}  # the tests' cameras show one image again and again
+        started.append(Robot({**usual, **still, **parameters}, namespace))
+        return started[-1]
+
+    try:
+        yield start
+    finally:
+        for robot in started:
+            robot.stop()
+    for robot in started:
+        robot.check_alive()
 
 
 STREAMS = ("visible", "thermal")

@@ -10,6 +10,8 @@ import pytest
 from images import build_message, expected_bright, random_thermal, random_visible
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
+from rclpy.context import Context
+from rclpy.parameter import Parameter
 from robot import PATIENCE, drops, laws_hold, wait_until
 
 from vifa_ros import fusion_node
@@ -329,3 +331,15 @@ def test_it_can_be_taken_through_all_states_in_a_flood_of_images(start_robot):
         flooding.join()
     fuse_one(robot, 1e6)
     assert all(laws_hold(status) for status in robot.statuses)
+
+
+def test_a_program_that_ends_during_a_transition_raises_nothing(tiny_bundle):
+    """Nothing can be published any more; a thread that ended with a traceback would look like a fault."""
+    context = Context()
+    context.init()
+    values = {"autostart": False, "bundle": str(tiny_bundle), "threads": 1}
+    overrides = [Parameter(name, value=value) for name, value in values.items()]
+    node = fusion_node.FusionNode("ending", context=context, parameter_overrides=overrides)
+    node._run(lambda: context.shutdown() or node.trigger_configure())
+    node.close()
+    node.destroy_node()

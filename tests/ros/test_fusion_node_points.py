@@ -7,7 +7,7 @@ import pytest
 from geometry_msgs.msg import Quaternion, Transform, TransformStamped, Vector3
 from images import expected_bright, random_thermal, random_visible
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from robot import CAMERA_QOS, LATE_QOS, make_header, wait_until
+from robot import CAMERA_QOS, LATE_QOS, make_header, robots, wait_until
 from sensor_msgs.msg import CameraInfo, PointCloud2, PointField
 from tf2_msgs.msg import TFMessage
 
@@ -183,8 +183,6 @@ def test_without_points_there_is_no_such_topic(robot):
 
 
 def test_points_get_the_class_of_their_pixel(ros, finding_bundle):
-    from conftest import robots
-
     with robots(finding_bundle) as start:
         scene = Scene(start(points=True))
         scene.listen("glare")

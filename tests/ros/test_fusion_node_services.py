@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from images import expected_bright, expected_dim, random_thermal, random_visible
-from robot import drops, wait_until
+from robot import drops, robots, wait_until
 from std_srvs.srv import SetBool, Trigger
 
 from vifa.msg import FusionStatus
@@ -63,8 +63,6 @@ def test_degrees_are_saved_as_they_are(saver):
 
 
 def test_what_is_found_is_saved_too(ros, finding_bundle, tmp_path):
-    from conftest import robots
-
     with robots(finding_bundle) as start:
         robot = start(save_folder=str(tmp_path))
         robot.connect_cameras()
