@@ -234,17 +234,6 @@ def _sequences() -> list[str]:
             rows = [row for row in result["rows"] if (row["sequence"], row["task"], row["metric"]) == wanted]
             lines += [f"### {sequence.replace('+', ', then ')}: {metric} of {task}", ""]
             lines += [*table_of([_task_line(row) for row in rows]), ""]
-    if (RESULTS / "task_folds.json").exists():
-        folds = _read("task_folds")
-        lines += [
-            "### Fold by fold",
-            "",
-            _source(folds),
-            "`of_ref` is `vifa` of `ref`.",
-            "",
-            *table_of(folds["rows"]),
-            "",
-        ]
     return lines
 
 
