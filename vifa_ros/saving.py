@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import tempfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from vifa_runtime.bundle import Task
+from vifa_runtime.files import whole_folder, write_json
+from vifa_runtime.pairs import write_image
 from vifa_runtime.pipeline import Results
 from vifa_runtime.render import render_overlay
 
@@ -104,26 +102,9 @@ def write_snapshot(folder: Path, snapshot: Snapshot) -> Path:
     Raises:
         OSError: it cannot be written; what was there is left.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     target = folder / snapshot.name
-    beside = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
-    try:
+    with whole_folder(target) as beside:
         for name, pixels in snapshot.images.items():
-            _write_image(beside / name, pixels)
-        (beside / "frame.json").write_text(json.dumps(snapshot.about, indent=2) + "\n")
-        beside.chmod(0o755)  # mkdtemp's are for their owner alone
-        if target.exists():
-            shutil.rmtree(target)
-        return beside.rename(target)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
-
-
-def _write_image(path: Path, pixels: NDArray[Any]) -> None:
-    if pixels.ndim == 3:
-        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-    done, encoded = cv2.imencode(path.suffix, pixels)
-    if not done:
-        raise OSError(f"{path.name}: an image of {pixels.dtype} {pixels.shape} cannot be encoded")
-    path.write_bytes(encoded.tobytes())
+            write_image(beside / name, pixels)
+        write_json(beside / "frame.json", snapshot.about)
+    return target

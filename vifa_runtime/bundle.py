@@ -14,8 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
@@ -25,6 +23,7 @@ from typing import Any
 import jsonschema
 import yaml
 
+from vifa_runtime.files import whole_folder
 from vifa_runtime.geometry import WorkingGrid
 from vifa_runtime.graph_check import GraphError, check_backbone, check_head, check_task
 from vifa_runtime.palette import Colour, default_colours
@@ -161,9 +160,7 @@ def write_bundle(folder: Path, manifest: Mapping[str, Any], contents: Mapping[st
     for name in contents:
         _check_name(folder, name)
     check_output(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with whole_folder(folder) as beside:
         for name, data in contents.items():
             path = beside / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -172,12 +169,7 @@ def write_bundle(folder: Path, manifest: Mapping[str, Any], contents: Mapping[st
         whole = {"format": 1, **manifest, "files": sums}
         text = yaml.dump(whole, Dumper=_ManifestDumper, sort_keys=False, allow_unicode=True, width=100)
         (beside / MANIFEST).write_text(text, encoding="utf-8")
-        bundle = load_bundle(beside)
-        beside.chmod(0o755)
-        _put_in_place(beside, folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    return bundle
+        return load_bundle(beside)
 
 
 def check_output(folder: Path) -> None:
@@ -188,21 +180,6 @@ def check_output(folder: Path) -> None:
     """
     if folder.exists() and not (folder / MANIFEST).exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BundleError(f"{folder} exists and is no bundle; choose another output folder")
-
-
-def _put_in_place(new: Path, folder: Path) -> None:
-    """Rename `new` to `folder`; what was there is removed after that, and comes back where that fails."""
-    if not folder.exists():
-        new.rename(folder)
-        return
-    old = new.with_name(new.name + ".old")
-    folder.rename(old)
-    try:
-        new.rename(folder)
-    except BaseException:
-        old.rename(folder)
-        raise
-    shutil.rmtree(old)
 
 
 def _read_tasks(folder: Path, entries: Sequence[Mapping[str, Any]]) -> tuple[Task, ...]:

@@ -118,8 +118,11 @@ def read_thermal(path: Path) -> NDArray[Any]:
     return image
 
 
-def write_image(path: Path, rgb: NDArray[np.uint8]) -> None:
-    """Write an RGB (H, W, 3) or gray (H, W) uint8 image beside `path`, then rename it into place.
+def write_image(path: Path, rgb: NDArray[Any]) -> None:
+    """Write an RGB (H, W, 3) or gray (H, W) image beside `path`, then rename it into place.
+
+    Args:
+        rgb: uint8, or what else the format holds: PNG uint16, TIFF float32.
 
     Raises:
         PairError: the suffix names no format that can be written.

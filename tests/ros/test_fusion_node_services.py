@@ -93,15 +93,15 @@ def test_a_full_disk_leaves_what_was_there_and_nothing_half_written(saver, tmp_p
     """The third file meets /dev/full, which is what a full file system answers."""
     with saver.filming("visible", image=VISIBLE), saver.filming("thermal", image=THERMAL):
         first = save(saver)
-        write, written = saving._write_image, []
+        write, written = saving.write_image, []
 
         def write_until_full(path: Path, pixels) -> None:
             written.append(path)
             if len(written) == 3:
-                path.symlink_to("/dev/full")
+                Path("/dev/full").write_bytes(b"a byte")
             write(path, pixels)
 
-        monkeypatch.setattr(saving, "_write_image", write_until_full)
+        monkeypatch.setattr(saving, "write_image", write_until_full)
         answer = save(saver)
         monkeypatch.undo()
         assert save(saver).success
