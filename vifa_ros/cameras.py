@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -122,24 +122,24 @@ class Cameras:
         watch = self.watches[stream]
         return stream_status(watch, self.counts(stream), now, watch.problem or self.find_publisher_problem(stream))
 
-    def find_problem(self, now: float) -> tuple[bool, str]:
+    def find_problem(self, now: float, statuses: Sequence[StreamStatus]) -> tuple[bool, str]:
         """What is wrong with the cameras, by a monotonic clock that shows `now`, and whether it is an error.
+
+        Args:
+            statuses: of both streams, as `status` gives them.
 
         Returns:
             Whether it is worse than a warning, and a line that names the topic and the mend; empty where all is well.
         """
-        for stream, watch in self.watches.items():
-            if watch.problem:
-                return True, f"{watch.topic}: {watch.problem}"
-            if problem := self.find_publisher_problem(stream):
-                return True, f"{watch.topic}: {problem}"
+        for status in statuses:
+            if status.problem:
+                return True, f"{status.topic}: {status.problem}"
         if (lost := self.lost) is not None:
             return False, self._describe_loss(lost, now)
         for stream, watch in self.watches.items():
             if (silence := self.silence(stream, now)) > SILENT_AFTER:
                 return False, f"no image on {watch.topic} for {silence:.0f} s; is the camera running?"
-        counts = [self.counts(stream) for stream in STREAMS]
-        if all(count.received > _WORTH_JUDGING and count.paired == 0 for count in counts):
+        if all(status.received > _WORTH_JUDGING and status.paired == 0 for status in statuses):
             return False, "both cameras deliver but no stamps match; check the clocks, offsets and slop"
         return False, ""
 

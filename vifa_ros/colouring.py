@@ -73,15 +73,21 @@ class PointColourer:
         """Take a cloud; an older one that still waits is forgotten."""
         self._cloud = cloud
 
-    def take(self, source: PointSource) -> PlacedCloud | None:
-        """The waiting cloud, placed in the pair's images; None where there is none, or it failed: see `problem`."""
+    def take(self, stamp: int, find_source: Callable[[], PointSource]) -> PlacedCloud | None:
+        """The waiting cloud, placed in the pair's images; None where there is none, or it failed: see `problem`.
+
+        Args:
+            stamp: of the pair, nanoseconds.
+            find_source: what to colour by; only asked where there is a cloud.
+        """
         cloud = self._cloud
         if cloud is None:
             return None
         try:
-            if abs(read_stamp(cloud.header) - source.stamp) > self._slop() * 1e9:
+            if abs(read_stamp(cloud.header) - stamp) > self._slop() * 1e9:
                 return None
             self._cloud = None
+            source = find_source()
             found = PlacedCloud(cloud, self._project(cloud, source), source)
         except (ConversionError, TransformError, AlignmentError) as error:
             self._cloud = None

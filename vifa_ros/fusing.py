@@ -74,8 +74,8 @@ class Fuser:
     def _work_on(self, pipeline: FusionPipeline, pair: Pair) -> str | None:
         if not self.is_enabled:
             return DISABLED
-        wanted = self.wanted_outputs()
-        if self.desk.is_wanted:
+        wanted, saves = self.wanted_outputs(), self.desk.is_wanted
+        if saves:
             wanted = {task: wanted.get(task, []) for task in self._outputs}
         elif not wanted:
             return NOBODY_LISTENS
@@ -86,7 +86,7 @@ class Fuser:
         except AlignmentError as error:
             return self._drop(NO_CALIBRATION, error)
         try:
-            self._fuse(pipeline, pair, wanted)
+            self._fuse(pipeline, pair, wanted, saves)
         except (ConversionError, ThermalError, InputError, GeometryError) as error:
             return self._drop(BAD_IMAGE, error)
         self.problem = ""
@@ -116,7 +116,7 @@ class Fuser:
         self._node.get_logger().error(self.problem, throttle_duration_sec=5.0)
         return reason
 
-    def _fuse(self, pipeline: FusionPipeline, pair: Pair, wanted: dict[str, list[str]]) -> None:
+    def _fuse(self, pipeline: FusionPipeline, pair: Pair, wanted: dict[str, list[str]], saves: bool) -> None:
         header = self._make_header(pair)
         start = time.perf_counter()
         rgb = None if pair.visible is None else pair.visible.view.to_rgb()
@@ -126,7 +126,6 @@ class Fuser:
         if rgb is not None and self.does_without_thermal:
             thermal = None
         converted = time.perf_counter()
-        saves = self.desk.is_wanted
         fused_only = [] if saves else [task for task in wanted if self._outputs[task].needs_image_only(wanted[task])]
         results = pipeline.process(rgb, thermal, pair.stamp * 1e-9, list(wanted), fused_only)
         fused = time.perf_counter()
@@ -154,15 +153,17 @@ class Fuser:
     ) -> PlacedCloud | None:
         """The cloud that waits, placed in this pair's images, with the temperatures that the thermal camera saw."""
         assert self._colourer is not None
-        temperatures = None
-        if thermal is not None:
-            degrees = to_celsius(thermal, pipeline.normaliser.settings)
-            temperatures = pipeline.thermal_in_visible(thermal if degrees is None else degrees)
-        height, width = next(iter(results.fused.values())).shape[:2]
-        info = self._cameras.infos.get(VISIBLE)
-        return self._colourer.take(
-            PointSource(frame, pair.stamp, info, (height, width), temperatures, pipeline.covered)
-        )
+
+        def find_source() -> PointSource:
+            temperatures = None
+            if thermal is not None:
+                degrees = to_celsius(thermal, pipeline.normaliser.settings)
+                temperatures = pipeline.thermal_in_visible(thermal if degrees is None else degrees)
+            height, width = next(iter(results.fused.values())).shape[:2]
+            info = self._cameras.infos.get(VISIBLE)
+            return PointSource(frame, pair.stamp, info, (height, width), temperatures, pipeline.covered)
+
+        return self._colourer.take(pair.stamp, find_source)
 
     def _save(
         self,

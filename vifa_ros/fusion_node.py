@@ -196,9 +196,7 @@ class FusionNode(SerialLifecycleNode):
         now = time.monotonic()
         message = FusionStatus()
         message.header.stamp = self.get_clock().now().to_msg()
-        message.level, message.message = self._judge(now)
         message.visible, message.thermal = (self.cameras.status(stream, now) for stream in STREAMS)
-        message.thermal.problem = message.thermal.problem or self.fuser.watch.health.message
         message.showing = self._showing()
         worker, pipeline = self._worker, self._pipeline
         if worker is not None and pipeline is not None:
@@ -210,6 +208,8 @@ class FusionNode(SerialLifecycleNode):
                 TaskStatus(name=t.name, kind=t.kind, wanted=t.name in wanted, published=self._outputs[t.name].published)
                 for t in pipeline.bundle.tasks
             ]
+        message.level, message.message = self._judge(now, message)
+        message.thermal.problem = message.thermal.problem or self.fuser.watch.health.message
         return message
 
     def _showing(self) -> str:
@@ -222,8 +222,8 @@ class FusionNode(SerialLifecycleNode):
             return f"{alone}_only"
         return "both" if self.cameras.lost is None else "nothing"
 
-    def _judge(self, now: float) -> tuple[int, str]:
-        """Level and message: the worst thing that is wrong, with its mend."""
+    def _judge(self, now: float, status: FusionStatus) -> tuple[int, str]:
+        """Level and message: the worst thing that is wrong, with its mend; by what is in the status already."""
         if self.failure:
             return FusionStatus.ERROR, self.failure
         name = self.get_fully_qualified_name()
@@ -231,7 +231,7 @@ class FusionNode(SerialLifecycleNode):
             return FusionStatus.ERROR, f"{count} nodes are named {name}; services reach any of them: rename all but one"
         if not self.cameras.is_open:
             return FusionStatus.WARN, f"not active (state {self.state_label})"
-        is_error, problem = self.cameras.find_problem(now)
+        is_error, problem = self.cameras.find_problem(now, (status.visible, status.thermal))
         if is_error:  # often the cause of what went wrong with a pair
             return FusionStatus.ERROR, problem
         if self.fuser.problem:
@@ -244,9 +244,8 @@ class FusionNode(SerialLifecycleNode):
             return FusionStatus.WARN, self._colourer.problem
         if not self._is_enabled:
             return FusionStatus.WARN, "disabled by the service ~/enable"
-        pipeline = self._pipeline
-        if pipeline is not None and (fallback := pipeline.backend.describe().get("fallback")):
-            return FusionStatus.WARN, f"another engine than the wanted one runs, because of {fallback}"
+        if status.fallback:
+            return FusionStatus.WARN, f"another engine than the wanted one runs, because of {status.fallback}"
         return FusionStatus.OK, ""
 
     # Services.
@@ -267,7 +266,8 @@ class FusionNode(SerialLifecycleNode):
             return False, f"not active (state {self.state_label}); activate the node first"
         snapshot = self.fuser.desk.wait(SAVE_TIMEOUT)
         if snapshot is None:
-            _, problem = self._judge(time.monotonic())
+            with self._reporting:
+                problem = self.make_status().message
             return False, f"no pair was processed for {SAVE_TIMEOUT:g} s; {problem or 'are both cameras running?'}"
         folder = Path(self._value("save_folder")).expanduser()
         try:
