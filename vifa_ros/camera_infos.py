@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
-
-from sensor_msgs.msg import CameraInfo
+from typing import TYPE_CHECKING, Any
 
 from vifa_runtime.camera_model import AlignmentError, Camera, check_size, rotation_from_quaternion
 from vifa_runtime.pixel_maps import Extrinsics
+
+if TYPE_CHECKING:
+    from sensor_msgs.msg import CameraInfo
 
 
 def camera_from_info(message: CameraInfo) -> Camera:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import array
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from sensor_msgs.msg import CompressedImage
 
 from vifa_ros.conversions import ConversionError
 from vifa_runtime.geometry import LARGEST_SIDE
+
+if TYPE_CHECKING:
+    from sensor_msgs.msg import CompressedImage
 
 _MAGIC = {"jpeg": b"\xff\xd8\xff", "png": b"\x89PNG\r\n\x1a\n"}
 _DTYPES = (np.uint8, np.uint16)
@@ -89,6 +91,8 @@ def make_jpeg(rgb: NDArray[np.uint8], quality: int, header: Any) -> CompressedIm
     Raises:
         ConversionError: the encoder refused.
     """
+    from sensor_msgs.msg import CompressedImage
+
     bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
     done, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not done:

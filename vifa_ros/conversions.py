@@ -1,16 +1,22 @@
-"""Between sensor_msgs/Image and NumPy, without a copy where the memory layout allows it."""
+"""Between sensor_msgs/Image and NumPy, without a copy where the memory layout allows it.
+
+Messages are looked at by their fields, so those that are read from a bag without ROS do as well; only making some
+needs sensor_msgs.
+"""
 
 from __future__ import annotations
 
 import array
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from sensor_msgs.msg import Image
+
+if TYPE_CHECKING:
+    from sensor_msgs.msg import Image
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,8 @@ class ImageMessage:
 
     def __init__(self, encoding: str) -> None:
         """Make an empty message of one of the 8-bit ENCODINGS."""
+        from sensor_msgs.msg import Image
+
         self.message = Image(encoding=encoding)
         self._shape: tuple[int, ...] = ()
 
@@ -130,6 +138,8 @@ class ImageMessage:
 
 def make_image(pixels: NDArray[Any], encoding: str, header: Any) -> Image:
     """A new message with a copy of `pixels`, (H,W) or (H,W,C) of the dtype that `encoding` says."""
+    from sensor_msgs.msg import Image
+
     pixels = np.ascontiguousarray(pixels)
     message = Image(header=header, height=pixels.shape[0], width=pixels.shape[1], encoding=encoding)
     message.step = pixels.nbytes // pixels.shape[0]  # the stride of a single row may be anything

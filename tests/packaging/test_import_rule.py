@@ -142,7 +142,7 @@ def test_checker_accepts_what_is_allowed(file, source):
 
 BLOCKED_IMPORT = """
 import importlib, pkgutil, sys
-BLOCKED = {"rclpy", "torch", "rosbags", "vifa", "vifa_ros", "vifa_training", "tensorrt", "pycuda"}
+BLOCKED = set(sys.argv[1].split(","))
 
 class Blocker:
     def find_spec(self, name, path=None, target=None):
@@ -150,13 +150,31 @@ class Blocker:
             raise ImportError(f"{name} must not be needed here")
 
 sys.meta_path.insert(0, Blocker())
-import vifa_runtime
-for module in pkgutil.walk_packages(vifa_runtime.__path__, "vifa_runtime."):
-    if not module.name.endswith("__main__"):
-        importlib.import_module(module.name)
+for name in sys.argv[2:]:
+    module = importlib.import_module(name)
+    for part in pkgutil.walk_packages(getattr(module, "__path__", []), f"{name}."):
+        if not part.name.endswith("__main__"):
+            importlib.import_module(part.name)
 """
+NO_ROBOT = {"torch", "rosbags", "vifa_ros", "vifa_training", "tensorrt", "pycuda"}
+WITHOUT_ROS = [f"vifa_ros.{name}" for name in ("camera_alignment", "camera_infos", "compressed", "conversions")]
+
+
+def import_without(blocked: set[str], *names: str) -> subprocess.CompletedProcess[str]:
+    """Import modules, and all within them, in a Python of their own in which there is nothing of `blocked`."""
+    program = [sys.executable, "-c", BLOCKED_IMPORT, ",".join(sorted(blocked)), *names]
+    return subprocess.run(program, cwd=ROOT, capture_output=True, text=True)
 
 
 def test_every_runtime_module_imports_without_ros_torch_and_tensorrt():
-    done = subprocess.run([sys.executable, "-c", BLOCKED_IMPORT], cwd=ROOT, capture_output=True, text=True)
+    done = import_without(ROS | NO_ROBOT, "vifa_runtime")
     assert done.returncode == 0, done.stderr
+
+
+def test_what_reads_messages_imports_without_ros():
+    done = import_without(ROS | {"rosbags", "torch"}, *WITHOUT_ROS)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_blocked_import_is_noticed():
+    assert "rclpy must not be needed here" in import_without(ROS, "vifa_ros.transforms").stderr
