@@ -11,14 +11,14 @@ launch_pytest = pytest.importorskip(
 )
 
 from launch_pytest.actions import ReadyToTest  # noqa: E402  (after the check that there is a launch at all)
-from launched import include, launch_to_its_end  # noqa: E402
-from lifecycle_msgs.msg import Transition  # noqa: E402
-from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
-from rcl_interfaces.srv import GetParameters  # noqa: E402
-from sensor_msgs.msg import Image  # noqa: E402
+from launched import include, launch_to_its_end  # noqa: E402  (likewise)
+from lifecycle_msgs.msg import Transition  # noqa: E402  (likewise)
+from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402  (likewise)
+from rcl_interfaces.srv import GetParameters  # noqa: E402  (likewise)
+from sensor_msgs.msg import Image  # noqa: E402  (likewise)
 
-from launch import LaunchDescription  # noqa: E402
-from vifa.msg import FusionStatus  # noqa: E402
+from launch import LaunchDescription  # noqa: E402  (likewise)
+from vifa.msg import FusionStatus  # noqa: E402  (likewise)
 
 TOPICS = {
     "visible": "/front/rgb",

@@ -16,17 +16,17 @@ pytest.importorskip(
 rosbags = pytest.importorskip("rosbags", reason="rosbags is not installed: no bag can be written")
 
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402  (after the checks that there is what is tested)
-from launched import launch_to_its_end  # noqa: E402
-from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
-from rclpy.serialization import serialize_message  # noqa: E402
-from rclpy.time import Time  # noqa: E402
-from rosbags.rosbag2 import StoragePlugin, Writer  # noqa: E402
-from rosbags.typesys import Stores, get_typestore  # noqa: E402
-from sensor_msgs.msg import Image  # noqa: E402
-from std_msgs.msg import Header  # noqa: E402
+from launched import launch_to_its_end  # noqa: E402  (likewise)
+from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402  (likewise)
+from rclpy.serialization import serialize_message  # noqa: E402  (likewise)
+from rclpy.time import Time  # noqa: E402  (likewise)
+from rosbags.rosbag2 import StoragePlugin, Writer  # noqa: E402  (likewise)
+from rosbags.typesys import Stores, get_typestore  # noqa: E402  (likewise)
+from sensor_msgs.msg import Image  # noqa: E402  (likewise)
+from std_msgs.msg import Header  # noqa: E402  (likewise)
 
-from vifa.msg import FusionStatus  # noqa: E402
-from vifa_ros.conversions import make_image  # noqa: E402
+from vifa.msg import FusionStatus  # noqa: E402  (likewise)
+from vifa_ros.conversions import make_image  # noqa: E402  (likewise)
 
 START = 1_600_000_000_000_000_000  # nanoseconds; long ago, so that no other clock shows it
 PERIOD, PAIRS = 100_000_000, 30

@@ -41,12 +41,8 @@ def allowed(policy: ElementTree.Element, kind: str, direction: str) -> list[str]
     (profile,) = policy.iter("profile")
     namespace = profile.attrib["ns"].rstrip("/")
     names = [entry.text or "" for rule in profile.iter(kind) if direction in rule.attrib for entry in rule]
-    return [
-        name if name.startswith("/")
-        else f"{namespace}/{profile.attrib['node']}{name[1:]}" if name.startswith("~")
-        else f"{namespace}/{name}"
-        for name in names
-    ]  # fmt: skip
+    begin = {"/": "", "~": f"{namespace}/{profile.attrib['node']}"}  # what a first letter stands for
+    return [begin.get(name[0], f"{namespace}/") + name.removeprefix("~") for name in names]
 
 
 def test_it_follows_the_schema(policy: ElementTree.Element) -> None:

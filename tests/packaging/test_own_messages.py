@@ -6,8 +6,8 @@ import pytest
 
 rclpy = pytest.importorskip("rclpy", reason="no ROS 2 here")
 from rclpy.context import Context  # noqa: E402  (after the check that they are there)
-from tf2_msgs.msg import TFMessage  # noqa: E402
-from vision_msgs import msg  # noqa: E402
+from tf2_msgs.msg import TFMessage  # noqa: E402  (likewise)
+from vision_msgs import msg  # noqa: E402  (likewise)
 
 # Of vision_msgs 4.1.1 (github.com/ros-perception/vision_msgs, e77fa2d), built with rosidl 4.6.6 (Jazzy).
 HASHES = {

@@ -36,10 +36,9 @@ def info(size=SIZE, frame="visible_camera") -> CameraInfo:
 def cloud(points, stamp: float, frame: str = "lidar") -> PointCloud2:
     data = np.asarray(points, np.float32)
     fields = [PointField(name=n, offset=4 * i, datatype=PointField.FLOAT32, count=1) for i, n in enumerate("xyz")]
-    return PointCloud2(
-        header=make_header(stamp, frame), height=1, width=len(data), fields=fields, point_step=12,
-        row_step=12 * len(data), data=data.tobytes(), is_dense=True,
-    )  # fmt: skip
+    message = PointCloud2(header=make_header(stamp, frame), height=1, width=len(data), fields=fields, is_dense=True)
+    message.point_step, message.row_step, message.data = 12, 12 * len(data), data.tobytes()
+    return message
 
 
 def rows(message: PointCloud2) -> np.ndarray:

@@ -31,6 +31,12 @@ class Clocked:
         at = None if arrival is None else round(arrival * MS)
         return named(self.buffer.add(stream, round(stamp * MS), stamp, at))
 
+    def add_pairs(self, stamps: range) -> None:
+        """A frame of each camera at each of these times, which arrive 7 s later by the clock."""
+        for stamp in stamps:
+            for stream in STREAMS:
+                self.add(stream, stamp, arrival=7000 + stamp)
+
     def expire(self, now: float) -> list[tuple[float, float]]:
         return named(self.buffer.expire(round(now * MS)))
 
@@ -79,9 +85,7 @@ def test_a_partner_that_comes_just_after_the_time_is_up_still_counts():
 
 def test_a_pair_that_waits_for_a_nearer_frame_is_let_go_when_that_is_overdue():
     buffer = Clocked(slop=80)
-    for stamp in range(0, 400, 100):
-        for stream in STREAMS:
-            buffer.add(stream, stamp, arrival=7000 + stamp)
+    buffer.add_pairs(range(0, 400, 100))
     assert buffer.add(VISIBLE, 400, arrival=7400) + buffer.add(THERMAL, 480, arrival=7480) == []
     assert buffer.expire(7400 + 100 + 80) == []  # the visible period, and a slop
     assert buffer.expire(7400 + 100 + 80.000001) == [(400, 480)]
@@ -89,9 +93,7 @@ def test_a_pair_that_waits_for_a_nearer_frame_is_let_go_when_that_is_overdue():
 
 def test_a_camera_that_lags_is_given_more_time_for_a_nearer_frame():
     buffer = Clocked(slop=80, max_lag=150 * MS)
-    for stamp in range(0, 400, 100):
-        for stream in STREAMS:
-            buffer.add(stream, stamp, arrival=7000 + stamp)
+    buffer.add_pairs(range(0, 400, 100))
     assert buffer.add(VISIBLE, 400, arrival=7400) + buffer.add(THERMAL, 480, arrival=7480) == []
     assert buffer.expire(7400 + 100 + 150) == []
     assert buffer.expire(7400 + 100 + 150.000001) == [(400, 480)]
@@ -99,9 +101,7 @@ def test_a_camera_that_lags_is_given_more_time_for_a_nearer_frame():
 
 def test_a_pair_waits_for_a_nearer_frame_no_longer_than_for_any_partner():
     buffer = Clocked(slop=80, max_wait=50 * MS)
-    for stamp in range(0, 400, 100):
-        for stream in STREAMS:
-            buffer.add(stream, stamp, arrival=7000 + stamp)
+    buffer.add_pairs(range(0, 400, 100))
     assert buffer.add(VISIBLE, 400, arrival=7480) + buffer.add(THERMAL, 480, arrival=7481) == []
     assert buffer.expire(7531) == [(400, 480)]
 
