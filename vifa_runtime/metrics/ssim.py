@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vifa_runtime.metrics.validation import as_gray
+
+PRINTED_RANGE = 2.0  # that of scikit-image for float images: what papers of this field divide by on images of 0..255
+_GAUSSIAN, _UNIFORM = 11, 7  # pixels
+_SIGMA = 1.5
 
 
 def fusion_ssim(visible: ArrayLike, thermal: ArrayLike, fused: ArrayLike) -> float:
@@ -16,7 +23,7 @@ def fusion_ssim(visible: ArrayLike, thermal: ArrayLike, fused: ArrayLike) -> flo
     Args:
         visible, thermal, fused: shape (H, W), at least 7x7, range 0..255.
     """
-    return sum(ssim(source, fused, window="uniform", data_range=2.0) for source in (visible, thermal))
+    return sum(ssim(source, fused, window="uniform", data_range=PRINTED_RANGE) for source in (visible, thermal))
 
 
 def fusion_ssim_mean(visible: ArrayLike, thermal: ArrayLike, fused: ArrayLike) -> float:
@@ -34,27 +41,75 @@ def ssim(a: ArrayLike, b: ArrayLike, *, window: str = "gaussian", data_range: fl
 
     Source: Wang et al., "Image quality assessment: from error visibility to structural similarity", IEEE TIP 2004.
     """
-    from scipy.ndimage import gaussian_filter, uniform_filter  # slow to load, and robots do without
+    x, y = as_gray(a, b, smallest=_size(window))
+    return ssim_of(Windowed.of(x, window), Windowed.of(y, window), data_range)
 
-    if window == "gaussian":
-        size, bessel = 11, 1.0
-    elif window == "uniform":
-        size, bessel = 7, 49 / 48
-    else:
-        raise ValueError(f"window must be 'gaussian' or 'uniform', got {window!r}")
-    x, y = as_gray(a, b, smallest=size)
 
-    def mean(image: NDArray[np.float64]) -> NDArray[np.float64]:
-        if window == "gaussian":
-            return gaussian_filter(image, 1.5, truncate=3.5)  # a radius of 5
-        return uniform_filter(image, size)
+@dataclass(frozen=True, eq=False)
+class Windowed:
+    """One image with what SSIM needs of it alone, computed once for all images that it is compared with.
 
-    mean_x, mean_y = mean(x), mean(y)
-    var_x = bessel * (mean(x * x) - mean_x**2)
-    var_y = bessel * (mean(y * y) - mean_y**2)
-    covariance = bessel * (mean(x * y) - mean_x * mean_y)
+    Attributes:
+        image: (H,W) float64.
+        window: as of `ssim`.
+        mean, power, variance: of every window inside the image: its mean, the mean's square and its variance.
+    """
+
+    image: NDArray[np.float64]
+    window: str
+    mean: NDArray[np.float64]
+    power: NDArray[np.float64]
+    variance: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, image: NDArray[np.float64], window: str) -> Windowed:
+        """The windows of a finite image (H,W), at least as large as one of them."""
+        mean = _mean(image, window)
+        power = mean * mean
+        variance = _mean(image * image, window)
+        variance -= power
+        variance *= _bessel(window)
+        return cls(image, window, mean, power, variance)
+
+
+def ssim_of(a: Windowed, b: Windowed, data_range: float) -> float:
+    """`ssim` of two images of one shape that were looked at through the same windows."""
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
-    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
-    structure = (2 * covariance + c2) / (var_x + var_y + c2)
+    both = a.mean * b.mean
+    covariance = _mean(a.image * b.image, a.window)
+    covariance -= both
+    covariance *= 2 * _bessel(a.window)
+    covariance += c2
+    both *= 2
+    both += c1
+    likeness = np.multiply(both, covariance, out=both)
+    power = np.add(a.power, b.power)
+    power += c1
+    variance = np.add(a.variance, b.variance, out=covariance)
+    variance += c2
+    power *= variance
+    likeness /= power
+    return float(likeness.mean())
+
+
+def _size(window: str) -> int:
+    if window not in ("gaussian", "uniform"):
+        raise ValueError(f"window must be 'gaussian' or 'uniform', got {window!r}")
+    return _GAUSSIAN if window == "gaussian" else _UNIFORM
+
+
+def _bessel(window: str) -> float:
+    """What makes a variance of the population that of a sample, for the window that wants it."""
+    return 1.0 if window == "gaussian" else _UNIFORM**2 / (_UNIFORM**2 - 1)
+
+
+def _mean(image: NDArray[np.float64], window: str) -> NDArray[np.float64]:
+    """Weighted means over windows, only where the whole window fits."""
+    size = _size(window)
+    if window == "gaussian":
+        weights = cv2.getGaussianKernel(size, _SIGMA, cv2.CV_64F)
+        means = cv2.sepFilter2D(image, cv2.CV_64F, weights, weights)
+    else:
+        means = cv2.boxFilter(image, cv2.CV_64F, (size, size))
     margin = size // 2
-    return float((luminance * structure)[margin:-margin, margin:-margin].mean())
+    return np.asarray(means, np.float64)[margin:-margin, margin:-margin]
