@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vifa_runtime.metrics.matching import Labels
 from vifa_runtime.pairs import PairError, decode_image, read_bytes
 from vifa_runtime.voc import VocError, VocObject, parse_voc_xml
 
@@ -36,18 +37,6 @@ class LabelError(PairError):
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("; ".join(problems))
         self.problems = tuple(problems)
-
-
-class Labels(NamedTuple):
-    """The boxes of one image.
-
-    Attributes:
-        boxes: (N,4) float32, x1 y1 x2 y2 in pixels.
-        labels: (N,) int64, the class of each box.
-    """
-
-    boxes: NDArray[np.float32]
-    labels: NDArray[np.int64]
 
 
 def parse_yolo(text: str, size: tuple[int, int], class_count: int | None, source: str) -> Labels:

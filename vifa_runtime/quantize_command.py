@@ -5,16 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from vifa_runtime.bundle import Bundle, check_output, load_bundle, write_bundle
 from vifa_runtime.card import bundle_card, markdown_table
 from vifa_runtime.cli_options import BundleArgument, JsonOption
-from vifa_runtime.labels import Labels, read_mask, read_yolo
+from vifa_runtime.label_folder import LabelFolder
 from vifa_runtime.models import find_bundle
 from vifa_runtime.pairs import PairPaths, find_pairs, read_thermal, read_visible, spread_evenly
 from vifa_runtime.provenance import commit, describe_run, today
@@ -103,23 +101,10 @@ def _card_section(source: Bundle, result: Quantized, limit: float, pairs: Path, 
 
 def _open(bundle: Bundle, pairs: Sequence[PairPaths], folder: Path | None = None) -> list[LabelledPair]:
     """Read pairs, and below `folder` the labels of detection tasks and the masks of segmentation tasks."""
+    labels = None if folder is None else LabelFolder(folder, bundle.tasks)
     opened = []
     for pair in pairs:
         visible = read_visible(pair.visible)
-        boxes, masks = _read_labels(bundle, folder, pair.name, visible.shape[:2]) if folder else ({}, {})
+        boxes, masks = labels.read(pair.name, visible.shape[:2]) if labels else ({}, {})
         opened.append(LabelledPair(visible, read_thermal(pair.thermal), boxes, masks))
     return opened
-
-
-def _read_labels(
-    bundle: Bundle, folder: Path, name: str, size: tuple[int, ...]
-) -> tuple[dict[str, Labels], dict[str, NDArray[np.uint8]]]:
-    """The boxes and masks that a folder has for a pair of that name and (height, width), by task."""
-    boxes, masks = {}, {}
-    for task in bundle.tasks:
-        text, mask = folder / "labels" / f"{name}.txt", folder / "masks" / f"{name}.png"
-        if task.kind == "detection" and text.exists():
-            boxes[task.name] = read_yolo(text, (size[0], size[1]), len(task.classes))
-        if task.kind == "segmentation" and mask.exists():
-            masks[task.name] = read_mask(mask, len(task.classes))
-    return boxes, masks

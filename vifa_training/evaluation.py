@@ -1,8 +1,8 @@
-"""How good fused images are: bundles beside the trivial baselines, measured by pair, averaged by data set.
+"""How good bundles are beside the trivial baselines, measured by pair as on a robot's bag (`vifa_runtime.scoring`).
 
 Rows are `{data, split, network, metric, value, epochs, task, pairs, bundle}`. A bundle has rows for every task; the
-baselines have neither task nor bundle, and 0 epochs. `target_contrast` is how much brighter the warmest 2 % of the
-pixels are than the image, in gray levels; the other metrics are those of `vifa_runtime.metrics`.
+baselines have neither task nor bundle, and 0 epochs. Metrics of fused images are means over the pairs; where a part of
+the data has labels for a task, its boxes and masks are measured too, over all labelled pairs together.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,14 +26,24 @@ from numpy.typing import NDArray
 from vifa_runtime.backends import Options, prepare
 from vifa_runtime.bundle import Bundle
 from vifa_runtime.files import write_atomically
-from vifa_runtime.luma import rgb_to_luma
-from vifa_runtime.metrics import fusion_ssim_mean, ssim
+from vifa_runtime.label_folder import LabelFolder
+from vifa_runtime.metrics import ImageMatches
 from vifa_runtime.pairs import PARTS, PairError, PairPaths, find_part, read_thermal, read_visible
 from vifa_runtime.pipeline import FusionPipeline
-from vifa_runtime.scoring import FUSION_METRICS, gray_thermal, measure_fusion
+from vifa_runtime.scoring import (
+    EXTENDED_METRICS,
+    Sources,
+    TaskScore,
+    detection_values,
+    for_evaluation,
+    gray_levels,
+    gray_thermal,
+    measure_pair,
+    segmentation_values,
+)
 
 BASELINES = ("average", "maximum", "visible", "thermal")
-METRICS = (*FUSION_METRICS, "ssim_mean", "target_contrast", "ssim_visible")
+METRICS = EXTENDED_METRICS
 _CHUNK = 4  # pairs a process takes at once: preparing the engines again for the next ones takes little beside it
 
 
@@ -49,12 +59,14 @@ class Method:
         network: the bundle's network, or the baseline's name.
         task, bundle: names; None for a baseline.
         epochs: how long the network was trained, where the bundle's provenance says so; 0 for a baseline.
+        classes: names of what the task finds, in the order of labels.
     """
 
     network: str
     task: str | None = None
     bundle: str | None = None
     epochs: float | None = 0
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,7 +76,8 @@ class ImageScore:
     Attributes:
         data, split: the data set and which part of it: train, val, test or all.
         image: name of the pair.
-        values: metric -> value.
+        values: metric of the fused image -> value.
+        matches, confusion: of what was found in it; None where the image has no labels for the task.
     """
 
     data: str
@@ -72,6 +85,8 @@ class ImageScore:
     image: str
     method: Method
     values: Mapping[str, float]
+    matches: ImageMatches | None = field(default=None, compare=False)
+    confusion: NDArray[np.int64] | None = field(default=None, compare=False)
 
 
 def evaluate(
@@ -83,7 +98,8 @@ def evaluate(
 ) -> list[ImageScore]:
     """Fuse every pair by every task of every bundle and every baseline, and measure the fused lumas.
 
-    Each pair is fused by itself, whatever came before it.
+    Each pair is fused by itself, whatever came before it. Where a part has `labels/` or `masks/`, what tasks find is
+    matched to them.
 
     Args:
         bundles: may be none, for the baselines alone.
@@ -105,29 +121,18 @@ def evaluate(
         if not pairs:
             raise EvaluationError(f"{root / part} holds no pair: a part of a folder needs 10 pairs; use the folder")
     chunks = [
-        (split_of(root, part), pairs[start : start + _CHUNK])
+        _Chunk(split_of(root, part), root / part.partition("@")[0], pairs[start : start + _CHUNK])
         for part, pairs in found.items()
         for start in range(0, len(pairs), _CHUNK)
     ]
     scores: list[ImageScore] = []
     done, total = 0, sum(map(len, found.values()))
     advance(done, total)
-    for (_, pairs), measured in zip(chunks, _map(partial(_measure_chunk, tuple(bundles)), chunks, jobs), strict=True):
+    for chunk, measured in zip(chunks, _map(partial(_measure_chunk, tuple(bundles)), chunks, jobs), strict=True):
         scores += measured
-        done += len(pairs)
+        done += len(chunk.pairs)
         advance(done, total)
     return scores
-
-
-def measure(visible: NDArray, thermal: NDArray, fused: NDArray) -> dict[str, float]:
-    """Every metric of one fused luma against its sources, all (H,W) in 0..255, at least 41x41."""
-    warmest = thermal >= np.percentile(thermal, 98)
-    return {
-        **measure_fusion(visible, thermal, fused),
-        "ssim_mean": fusion_ssim_mean(visible, thermal, fused),
-        "target_contrast": float(fused[warmest].mean() - fused.mean()),
-        "ssim_visible": ssim(visible, fused),
-    }
 
 
 def baselines(visible: NDArray, thermal: NDArray) -> dict[str, NDArray]:
@@ -143,9 +148,10 @@ def baselines(visible: NDArray, thermal: NDArray) -> dict[str, NDArray]:
 def methods(bundles: Iterable[Bundle]) -> list[Method]:
     """Every task of every bundle, then the baselines."""
     trained = [
-        Method(bundle.network, task, bundle.name, bundle.manifest["provenance"].get("epochs"))
+        Method(bundle.network, task.name, bundle.name, epochs, tuple(known.name for known in task.classes))
         for bundle in bundles
-        for task in bundle.task_names
+        for epochs in [bundle.manifest["provenance"].get("epochs")]
+        for task in bundle.tasks
     ]
     return trained + [Method(name) for name in BASELINES]
 
@@ -163,7 +169,11 @@ def split_of(root: Path, part: str) -> tuple[str, str]:
 
 
 def mean_rows(scores: Iterable[ImageScore]) -> list[dict[str, Any]]:
-    """One row for each data set, method and metric, in the order measured: the mean over the images, to 4 decimals."""
+    """One row for each data set, method and metric, in the order measured, not rounded.
+
+    Means of the fused images' metrics over the images, and after them what was found against all images' labels; what
+    is not defined on them has no row.
+    """
     groups: dict[tuple[str, str, Method], list[ImageScore]] = {}
     for score in scores:
         groups.setdefault((score.data, score.split, score.method), []).append(score)
@@ -173,15 +183,28 @@ def mean_rows(scores: Iterable[ImageScore]) -> list[dict[str, Any]]:
             "split": split,
             "network": method.network,
             "metric": metric,
-            "value": round(float(np.mean([score.values[metric] for score in own])), 4),
+            "value": value,
             "epochs": method.epochs,
             "task": method.task,
-            "pairs": len(own),
+            "pairs": pairs,
             "bundle": method.bundle,
         }
         for (data, split, method), own in groups.items()
-        for metric in METRICS
+        for metric, (value, pairs) in _pooled(method, own).items()
+        if np.isfinite(value)
     ]
+
+
+def _pooled(method: Method, scores: Sequence[ImageScore]) -> dict[str, tuple[float, int]]:
+    """Metric -> its value over all images of one method, and of how many images it is."""
+    found = [({metric: float(np.mean([one.values[metric] for one in scores])) for metric in METRICS}, len(scores))]
+    matches = [one.matches for one in scores if one.matches is not None]
+    confusions = [one.confusion for one in scores if one.confusion is not None]
+    if matches:
+        found.append((detection_values(method.classes, matches), len(matches)))
+    if confusions:
+        found.append((segmentation_values(method.classes, np.sum(confusions, axis=0)), len(confusions)))
+    return {metric: (value, pairs) for values, pairs in found for metric, value in values.items()}
 
 
 def describe_bundles(bundles: Iterable[Bundle]) -> dict[str, dict[str, Any]]:
@@ -206,7 +229,7 @@ def write_csv(path: Path, scores: Iterable[ImageScore]) -> None:
 
 
 def read_metric_rows(path: Path, bundle: str, tasks: Sequence[str]) -> list[dict[str, Any]]:
-    """Read the rows of one bundle's tasks as its manifest keeps them: `{data, task, metric, value}`.
+    """Read the rows of one bundle's tasks as its manifest keeps them, to 4 decimals: `{data, task, metric, value}`.
 
     `data` names the split too: `msrs/test`.
 
@@ -216,7 +239,7 @@ def read_metric_rows(path: Path, bundle: str, tasks: Sequence[str]) -> list[dict
     try:
         rows = json.loads(path.read_text())["rows"]
         own = [
-            {"data": place_of(row), "task": row["task"], "metric": row["metric"], "value": row["value"]}
+            {"data": place_of(row), "task": row["task"], "metric": row["metric"], "value": round(row["value"], 4)}
             for row in rows
             if row["bundle"] == bundle and row["task"] in tasks
         ]
@@ -235,37 +258,50 @@ def place_of(row: Mapping[str, Any]) -> str:
     return row["data"] if row["split"] == "all" else f"{row['data']}/{row['split']}"
 
 
-def _measure_chunk(bundles: Sequence[Bundle], chunk: tuple[tuple[str, str], list[PairPaths]]) -> list[ImageScore]:
-    """Scores of a few pairs of one (data, split). Engines are prepared for them alone, so no process keeps any."""
-    place, pairs = chunk
+@dataclass(frozen=True)
+class _Chunk:
+    """A few pairs of one (data, split), and the folder that holds them and their labels."""
+
+    place: tuple[str, str]
+    folder: Path
+    pairs: Sequence[PairPaths]
+
+
+def _measure_chunk(bundles: Sequence[Bundle], chunk: _Chunk) -> list[ImageScore]:
+    """Scores of a chunk. Engines are prepared for it alone, so no process keeps any."""
     cv2.setNumThreads(1)
-    pipelines = [FusionPipeline(bundle, prepare("onnxruntime", bundle, Options(threads=1))) for bundle in bundles]
+    lenient = [for_evaluation(bundle) for bundle in bundles]
+    pipelines = [FusionPipeline(bundle, prepare("onnxruntime", bundle, Options(threads=1))) for bundle in lenient]
+    labels = [LabelFolder(chunk.folder, bundle.tasks) for bundle in lenient]
     scores: list[ImageScore] = []
-    for pair in pairs:
+    for pair in chunk.pairs:
         try:
-            values = _measure_pair(pipelines, pair)
+            measured = _measure_pair(pipelines, labels, pair)
         except PairError:
             raise
         except ValueError as error:  # too small a picture, or one that the pipeline refuses
             raise EvaluationError(f"cannot evaluate {pair.visible} with {pair.thermal}: {error}") from None
-        scores += [ImageScore(*place, pair.name, *one) for one in zip(methods(bundles), values, strict=True)]
+        named = zip(methods(bundles), measured, strict=True)
+        scores += [
+            ImageScore(*chunk.place, pair.name, method, one.fusion, one.matches, one.confusion) for method, one in named
+        ]
     for pipeline in pipelines:
         pipeline.close()
     return scores
 
 
-def _measure_pair(pipelines: Sequence[FusionPipeline], pair: PairPaths) -> list[dict[str, float]]:
-    """Metrics of one pair, in the order of `methods`."""
+def _measure_pair(
+    pipelines: Sequence[FusionPipeline], labels: Sequence[LabelFolder], pair: PairPaths
+) -> list[TaskScore]:
+    """What one pair adds, in the order of `methods`."""
     rgb, raw = read_visible(pair.visible), read_thermal(pair.thermal)
-    visible = np.rint(rgb_to_luma(rgb)).astype(np.float64)
-    thermal = gray_thermal(raw, visible.shape)
-    images = [
-        np.rint(rgb_to_luma(image)).astype(np.float64)
-        for pipeline in pipelines
-        for image in pipeline.process(rgb, raw).fused.values()
-    ]
-    images += baselines(visible, thermal).values()
-    return [measure(visible, thermal, image) for image in images]
+    sources = Sources(gray_levels(rgb), gray_thermal(raw, rgb.shape[:2]))
+    found: list[TaskScore] = []
+    for pipeline, folder in zip(pipelines, labels, strict=True):
+        given = folder.read(pair.name, rgb.shape[:2])
+        found += measure_pair(pipeline.bundle, sources, pipeline.process(rgb, raw), *given, METRICS).values()
+    copied = baselines(sources.visible, sources.thermal).values()
+    return found + [TaskScore(sources.measure(image, METRICS)) for image in copied]
 
 
 def _map(function: Callable[[Any], Any], items: Sequence[Any], jobs: int) -> Iterator[Any]:

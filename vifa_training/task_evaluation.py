@@ -15,7 +15,7 @@ from vifa_runtime.decode import decode_detections
 from vifa_runtime.metrics import (
     DetectionMatches,
     Detections,
-    Truth,
+    Labels,
     confusion_matrices,
     match_detections,
     mean_iou,
@@ -93,7 +93,7 @@ class Pooled:
         self.recipe, self.tags = recipe, [pair.tags for pair in pairs]
         count = len(recipe.classes)
         if recipe.kind == "detection":
-            truths = [Truth(pair.boxes, pair.labels) for pair in pairs]
+            truths = [Labels(pair.boxes, pair.labels) for pair in pairs]
             self.of = {
                 method: match_detections([p.detections for p in made], truths, count)
                 for method, made in predictions.items()

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vifa_runtime.metrics import Detections, Truth
+from vifa_runtime.metrics import Detections, Labels
 
 
 def scene(seed, images=6, classes=3, side=60, most=9):
@@ -23,5 +23,5 @@ def scene(seed, images=6, classes=3, side=60, most=9):
         found = np.concatenate([found, np.concatenate([stray, stray + 10], axis=1)])
         guessed = np.concatenate([guessed, rng.integers(0, classes, len(stray))])
         detections.append(Detections(found, np.round(rng.random(len(found)), 1), guessed))
-        truths.append(Truth(boxes, labels))
+        truths.append(Labels(boxes, labels))
     return detections, truths

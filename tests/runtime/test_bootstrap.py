@@ -11,7 +11,7 @@ from scipy import stats
 from vifa_runtime.metrics import (
     Detections,
     Estimate,
-    Truth,
+    Labels,
     bootstrap_estimate,
     bootstrap_interval,
     draw_resamples,
@@ -247,7 +247,7 @@ def test_there_is_no_ratio_to_0():
 def test_a_rare_class_leaves_out_the_resamples_that_lack_it():
     box = [0, 0, 10, 10]
     detections = [Detections([box], [0.9], [0])] + [Detections([box], [0.5], [0])] * 3
-    matches = match_detections(detections, [Truth([box], [0])] + [Truth([], [])] * 3, 1)
+    matches = match_detections(detections, [Labels([box], [0])] + [Labels([], [])] * 3, 1)
     estimate = bootstrap_estimate(lambda images: pooled_map50(matches, images), 4, 1000)
     assert (estimate.value, estimate.low, estimate.high) == (1, 1, 1)
     assert estimate.left_out / 1000 == pytest.approx(0.75**4, abs=0.06)

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from vifa_runtime.metrics import Detections, Truth, average_precision, mean_average_precision
+from vifa_runtime.metrics import Detections, Labels, average_precision, mean_average_precision
 from vifa_runtime.metrics.matching import box_iou
 
 pytestmark = pytest.mark.filterwarnings("error")
 
 NONE = Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))
-EMPTY = Truth(np.zeros((0, 4)), np.zeros(0, int))
+EMPTY = Labels(np.zeros((0, 4)), np.zeros(0, int))
 
 
 def coco(detections, truths, classes, max_detections=100):
@@ -80,39 +80,39 @@ def ap50(detections, truths, classes=1):
 
 
 def test_one_box_found_is_1_and_missed_is_0():
-    truth = Truth([BOX], [0])
+    truth = Labels([BOX], [0])
     assert ap50(Detections([BOX], [0.3], [0]), truth) == [1]
     assert ap50(Detections([AWAY], [0.3], [0]), truth) == [0]
     assert ap50(NONE, truth) == [0]
 
 
 def test_a_false_alarm_costs_by_its_rank():
-    truth = Truth([BOX], [0])
+    truth = Labels([BOX], [0])
     assert ap50(Detections([BOX, AWAY], [0.9, 0.1], [0, 0]), truth) == [1]  # after the last hit: nothing
     assert ap50(Detections([BOX, AWAY], [0.1, 0.9], [0, 0]), truth) == [pytest.approx(0.5)]  # before it: 1 of 2
 
 
 def test_half_of_the_boxes_found_fills_51_of_101_recalls():
-    truth = Truth([BOX, AWAY], [0, 0])
+    truth = Labels([BOX, AWAY], [0, 0])
     assert ap50(Detections([BOX], [0.9], [0]), truth) == [pytest.approx(51 / 101)]
 
 
 def test_precision_at_a_recall_is_the_best_at_that_recall_or_above():
     """Hit, miss, hit, hit: precision 1, 1/2, 2/3, 3/4 at recalls 1/3, 1/3, 2/3, 1."""
-    truth = Truth([BOX, AWAY, [60, 0, 70, 10]], [0, 0, 0])
+    truth = Labels([BOX, AWAY, [60, 0, 70, 10]], [0, 0, 0])
     found = Detections([BOX, [90, 90, 99, 99], AWAY, [60, 0, 70, 10]], [0.9, 0.8, 0.7, 0.6], [0] * 4)
     assert ap50(found, truth) == [pytest.approx((34 * 1 + 67 * 0.75) / 101)]
 
 
 def test_a_box_is_found_once():
-    truth = Truth([BOX, AWAY], [0, 0])
+    truth = Labels([BOX, AWAY], [0, 0])
     twice = Detections([BOX, BOX, AWAY], [0.9, 0.8, 0.7], [0, 0, 0])
     assert ap50(twice, truth) == [pytest.approx((51 * 1 + 50 * 2 / 3) / 101)]
 
 
 def test_the_higher_score_chooses_first_and_takes_the_nearest_box():
     near, far = [0, 0, 10, 10], [0, 0, 10, 7]
-    truth = Truth([near, far], [0, 0])
+    truth = Labels([near, far], [0, 0])
     sharp = Detections([[0, 0, 10, 9], [0, 0, 10, 6]], [0.9, 0.8], [0, 0])  # IoU .9 and .78; .6 and .86
     found = average_precision([sharp], [truth], 1)[0]
     assert found[:8].tolist() == [1] * 8  # up to 0.85
@@ -125,32 +125,32 @@ def test_of_two_boxes_equally_near_the_last_is_taken():
     left, right = [0, 0, 10, 10], [4, 0, 14, 10]
     between = Detections([[2, 0, 12, 10], left], [0.9, 0.8], [0, 0])
     for boxes, expected in (([left, right], 1), ([right, left], 51 / 101)):
-        truth = Truth(boxes, [0, 0])
+        truth = Labels(boxes, [0, 0])
         assert ap50(between, truth) == [pytest.approx(expected)]
         assert coco([between], [truth], 1)[0, 0] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("width", "hits"), [(4.99, 0), (5, 1), (7.49, 5), (7.5, 6), (9.5, 10), (10, 10)])
 def test_an_iou_equal_to_the_threshold_is_a_hit(width, hits):
-    found = average_precision([Detections([[0, 0, width, 10]], [1], [0])], [Truth([[0, 0, 10, 10]], [0])], 1)
+    found = average_precision([Detections([[0, 0, width, 10]], [1], [0])], [Labels([[0, 0, 10, 10]], [0])], 1)
     assert found[0].tolist() == [1] * hits + [0] * (10 - hits)
 
 
 def test_other_classes_and_other_images_do_not_match():
-    truth = Truth([BOX, AWAY], [0, 1])
+    truth = Labels([BOX, AWAY], [0, 1])
     assert ap50(Detections([AWAY, BOX], [0.9, 0.8], [0, 1]), truth, classes=2) == [0, 0]
-    scores = mean_average_precision([Detections([BOX], [0.9], [0]), NONE], [EMPTY, Truth([BOX], [0])], 1)
+    scores = mean_average_precision([Detections([BOX], [0.9], [0]), NONE], [EMPTY, Labels([BOX], [0])], 1)
     assert scores.map50 == 0
 
 
 def test_images_are_ranked_together():
     sure, unsure = Detections([AWAY], [0.9], [0]), Detections([BOX], [0.8], [0])
-    found = mean_average_precision([unsure, sure], [Truth([BOX], [0]), EMPTY], 1)
+    found = mean_average_precision([unsure, sure], [Labels([BOX], [0]), EMPTY], 1)
     assert found.map50 == pytest.approx(0.5)
 
 
 def test_a_class_without_truth_is_nan_and_its_detections_count_nowhere():
-    scores = mean_average_precision([Detections([BOX, AWAY], [0.9, 1.0], [0, 1])], [Truth([BOX], [0])], 3)
+    scores = mean_average_precision([Detections([BOX, AWAY], [0.9, 1.0], [0, 1])], [Labels([BOX], [0])], 3)
     assert scores.ap50[0] == scores.ap50_95[0] == 1
     assert np.isnan(scores.ap50[1:]).all() and np.isnan(scores.ap50_95[1:]).all()
     assert scores.map50 == scores.map50_95 == 1
@@ -164,7 +164,7 @@ def test_nothing_at_all_is_nan(detections, truths):
 
 def test_the_limit_is_of_one_class_in_one_image_and_keeps_the_best():
     boxes = [[20 * i, 0, 20 * i + 10, 10] for i in range(4)]
-    truth, found = Truth(boxes, [0, 0, 0, 1]), Detections(boxes, [0.1, 0.9, 0.5, 0.2], [0, 0, 0, 1])
+    truth, found = Labels(boxes, [0, 0, 0, 1]), Detections(boxes, [0.1, 0.9, 0.5, 0.2], [0, 0, 0, 1])
     by_limit = [average_precision([found], [truth], 2, limit)[:, 0] for limit in (1, 2, 3)]
     np.testing.assert_allclose(by_limit, [[34 / 101, 1], [67 / 101, 1], [1, 1]])
 
@@ -229,7 +229,7 @@ def test_thousands_of_images_take_seconds():
 # Errors
 
 
-GOOD, TRUE = Detections([BOX], [0.5], [0]), Truth([BOX], [0])
+GOOD, TRUE = Detections([BOX], [0.5], [0]), Labels([BOX], [0])
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from vifa_runtime.metrics import (
     Detections,
-    Truth,
+    Labels,
     average_precision,
     bootstrap_estimate,
     confusion_matrices,
@@ -78,10 +78,10 @@ def test_every_image_equally_often_changes_nothing(seed, times):
 
 
 BOX, AWAY = [10, 10, 20, 20], [40, 40, 50, 50]
-FOUND = Detections([BOX], [0.6], [0]), Truth([BOX], [0])
-FALSE = Detections([AWAY], [0.9], [0]), Truth([], [])
-MISSED = Detections([], [], []), Truth([BOX], [0])
-OTHER = Detections([BOX], [0.5], [1]), Truth([BOX], [1])
+FOUND = Detections([BOX], [0.6], [0]), Labels([BOX], [0])
+FALSE = Detections([AWAY], [0.9], [0]), Labels([], [])
+MISSED = Detections([], [], []), Labels([BOX], [0])
+OTHER = Detections([BOX], [0.5], [1]), Labels([BOX], [1])
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_multisets_by_hand(images, first, mean):
 def test_what_an_image_adds():
     near = [10, 10, 20, 17.2]  # IoU 0.72: a hit at 0.5 ... 0.7
     detections = [Detections([AWAY, near, BOX], [0.2, 0.9, 0.4], [0, 0, 1]), Detections([BOX], [0.3], [0])]
-    matches = match_detections(detections, [Truth([BOX, AWAY], [0, 0]), Truth([BOX, BOX], [1, 1])], 3)
+    matches = match_detections(detections, [Labels([BOX, AWAY], [0, 0]), Labels([BOX, BOX], [1, 1])], 3)
     first, second, third = matches.ranked
     assert len(matches) == 2
     assert matches.ground_truths.tolist() == [[2, 0, 0], [0, 2, 0]]
@@ -174,7 +174,7 @@ def test_a_bootstrap_of_300_images_takes_seconds():
         boxes = np.concatenate([corners, corners + rng.uniform(10, 60, (300, 2))], axis=1)
         labels = rng.integers(0, 3, 300)
         detections.append(Detections(boxes + rng.uniform(0, 5, (300, 1)), rng.random(300), labels))
-        truths.append(Truth(boxes[::2], labels[::2]))
+        truths.append(Labels(boxes[::2], labels[::2]))
     start = time.process_time()
     matches = match_detections(detections, truths, 3)
     estimate = bootstrap_estimate(lambda images: pooled_map50(matches, images), 300, 1000)

@@ -1,4 +1,4 @@
-"""Metrics as this field counts them, each a pure NumPy function: of fused images, of boxes, of masks.
+"""Metrics as this field counts them, each a pure function of arrays: of fused images, of boxes, of masks.
 
 Of boxes and masks they pool over any multiset of images, which the bootstrap draws to tell how sure a value is.
 """
@@ -20,7 +20,15 @@ from vifa_runtime.metrics.detection import (
     pooled_map50,
 )
 from vifa_runtime.metrics.entropy import entropy
-from vifa_runtime.metrics.matching import DetectionMatches, Detections, Truth, match_detections
+from vifa_runtime.metrics.matching import (
+    DetectionMatches,
+    Detections,
+    ImageMatches,
+    Labels,
+    match_detections,
+    match_image,
+    pool_matches,
+)
 from vifa_runtime.metrics.segmentation import (
     class_iou,
     confusion_matrices,
@@ -38,7 +46,8 @@ __all__ = [
     "DetectionScores",
     "Detections",
     "Estimate",
-    "Truth",
+    "ImageMatches",
+    "Labels",
     "average_precision",
     "bootstrap_estimate",
     "bootstrap_interval",
@@ -51,9 +60,11 @@ __all__ = [
     "fusion_ssim_mean",
     "fusion_vif",
     "match_detections",
+    "match_image",
     "mean_average_precision",
     "mean_iou",
     "paired_bootstrap",
+    "pool_matches",
     "pooled_average_precision",
     "pooled_confusion",
     "pooled_detection_scores",

@@ -10,10 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from vifa_runtime.metrics.matching import (
     IOU_THRESHOLDS,
+    MOST_DETECTIONS,
     DetectionMatches,
     Detections,
+    Labels,
     RankedDetections,
-    Truth,
     match_detections,
 )
 from vifa_runtime.metrics.validation import image_counts
@@ -39,7 +40,7 @@ class DetectionScores:
 
 
 def mean_average_precision(
-    detections: Sequence[Detections], truths: Sequence[Truth], classes: int, max_detections: int = 100
+    detections: Sequence[Detections], truths: Sequence[Labels], classes: int, max_detections: int = MOST_DETECTIONS
 ) -> DetectionScores:
     """mAP@0.5 and mAP@0.5:0.95 over all images, and each class's part in them.
 
@@ -49,7 +50,7 @@ def mean_average_precision(
 
 
 def average_precision(
-    detections: Sequence[Detections], truths: Sequence[Truth], classes: int, max_detections: int = 100
+    detections: Sequence[Detections], truths: Sequence[Labels], classes: int, max_detections: int = MOST_DETECTIONS
 ) -> NDArray[np.float64]:
     """Average precision (K,10) of each class at each of IOU_THRESHOLDS, 0..1.
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+MOST_DETECTIONS = 100  # of one class in one image: COCO's number, so that values compare with published ones
 
 
 class Detections(NamedTuple):
@@ -20,11 +21,32 @@ class Detections(NamedTuple):
     labels: ArrayLike
 
 
-class Truth(NamedTuple):
-    """What is in one image: `boxes` (N,4) xyxy in pixels, `labels` (N,) integers."""
+class Labels(NamedTuple):
+    """What is in one image.
 
-    boxes: ArrayLike
-    labels: ArrayLike
+    Attributes:
+        boxes: (N,4) float32, x1 y1 x2 y2 in pixels.
+        labels: (N,) int64, the class of each box.
+    """
+
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+
+class ImageMatches(NamedTuple):
+    """What one image adds to the average precision of K classes.
+
+    Attributes:
+        labels: (N,) the class of each detection that counts; within a class they stand in falling order of scores.
+        scores: (N,).
+        hits: (10,N) whether it is a true positive at each of IOU_THRESHOLDS.
+        ground_truths: (K,) the number of true boxes of each class.
+    """
+
+    labels: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    hits: NDArray[np.bool_]
+    ground_truths: NDArray[np.int64]
 
 
 class RankedDetections(NamedTuple):
@@ -59,49 +81,77 @@ class DetectionMatches:
 
 
 def match_detections(
-    detections: Sequence[Detections], truths: Sequence[Truth], classes: int, max_detections: int = 100
+    detections: Sequence[Detections], truths: Sequence[Labels], classes: int, max_detections: int = MOST_DETECTIONS
 ) -> DetectionMatches:
-    """Match the detections of every image to its true boxes, at each of IOU_THRESHOLDS.
-
-    Within an image and a class, a detection of higher score chooses first among the boxes that are free: the one of
-    largest IoU. Detections of equal score rank in the order given. There are no crowd or ignored boxes.
+    """Match the detections of every image to its true boxes, each image by `match_image`.
 
     Args:
         detections, truths: one of each per image, in one order; plain tuples do.
-        classes: K; labels are 0..K-1.
-        max_detections: of one class in one image; those of lowest score beyond it are left out, as COCO does.
+        classes, max_detections: as of `match_image`.
 
     Raises:
-        ValueError: lists of different lengths, arrays that do not fit together, boxes that are not finite or turned
-            round, scores that are not finite, or labels out of range; names the image and the array.
-
-    Source: Lin et al., "Microsoft COCO: common objects in context", ECCV 2014, and its evaluation page.
+        ValueError: lists of different lengths, and what `match_image` refuses; names the image and the array.
     """
     if len(detections) != len(truths):
         raise ValueError(f"expected one truth an image, got {len(detections)} detections and {len(truths)} truths")
+    _check_counts(classes, max_detections)
+    images = enumerate(zip(detections, truths, strict=True))
+    return pool_matches([match_image(*one, classes, max_detections, image) for image, one in images], classes)
+
+
+def match_image(
+    detected: Detections, true: Labels, classes: int, max_detections: int = MOST_DETECTIONS, image: int = 0
+) -> ImageMatches:
+    """Match the detections of one image to its true boxes, at each of IOU_THRESHOLDS.
+
+    Within a class, a detection of higher score chooses first among the boxes that are free: the one of largest IoU.
+    Detections of equal score rank in the order given. There are no crowd or ignored boxes.
+
+    Args:
+        detected, true: plain tuples do.
+        classes: K; labels are 0..K-1.
+        max_detections: of one class; those of lowest score beyond it are left out, as COCO does.
+        image: its number, for messages.
+
+    Raises:
+        ValueError: arrays that do not fit together, boxes that are not finite or turned round, scores that are not
+            finite, or labels out of range; names the image and the array.
+
+    Source: Lin et al., "Microsoft COCO: common objects in context", ECCV 2014, and its evaluation page.
+    """
+    _check_counts(classes, max_detections)
+    boxes, scores, labels = _as_detections(image, detected, classes)
+    true_boxes, true_labels = _as_truth(image, true, classes)
+    order = np.argsort(-scores, kind="stable")
+    best = [order[labels[order] == label][:max_detections] for label in np.unique(labels)]
+    hits = [_match(box_iou(boxes[own], true_boxes[true_labels == labels[own[0]]])) for own in best]
+    counted = np.concatenate(best) if best else np.zeros(0, np.int64)
+    matched = np.concatenate(hits, axis=1) if hits else np.zeros((len(IOU_THRESHOLDS), 0), bool)
+    return ImageMatches(labels[counted], scores[counted], matched, np.bincount(true_labels, minlength=classes))
+
+
+def pool_matches(images: Sequence[ImageMatches], classes: int) -> DetectionMatches:
+    """The matches of several images of K classes together; images are numbered in the order given."""
+    ranked = tuple(_ranked(images, label) for label in range(classes))
+    truths = [one.ground_truths for one in images]
+    return DetectionMatches(ranked, np.array(truths, np.int64).reshape(-1, classes))
+
+
+def _ranked(images: Sequence[ImageMatches], label: int) -> RankedDetections:
+    """One class's detections in one ranking over all images."""
+    own = [one.labels == label for one in images]
+    numbers = np.repeat(np.arange(len(images)), [np.count_nonzero(chosen) for chosen in own])
+    scores = [one.scores[chosen] for one, chosen in zip(images, own, strict=True)]
+    hits = [one.hits[:, chosen] for one, chosen in zip(images, own, strict=True)]
+    joined = np.concatenate([*scores, np.zeros(0)])
+    matched = np.concatenate([*hits, np.zeros((len(IOU_THRESHOLDS), 0), bool)], axis=1)
+    order = np.argsort(-joined, kind="stable")
+    return RankedDetections(numbers[order], joined[order], matched[:, order])
+
+
+def _check_counts(classes: int, max_detections: int) -> None:
     if classes < 1 or max_detections < 1:
         raise ValueError(f"classes and max_detections must be at least 1, got {classes} and {max_detections}")
-    ground_truths = np.zeros((len(truths), classes), np.int64)
-    found: list[list[RankedDetections]] = [[] for _ in range(classes)]
-    for image, (detected, true) in enumerate(zip(detections, truths, strict=True)):
-        boxes, scores, labels = _as_detections(image, detected, classes)
-        true_boxes, true_labels = _as_truth(image, true, classes)
-        ground_truths[image] = np.bincount(true_labels, minlength=classes)
-        order = np.argsort(-scores, kind="stable")
-        for label in np.unique(labels):
-            best = order[labels[order] == label][:max_detections]
-            hits = _match(box_iou(boxes[best], true_boxes[true_labels == label]))
-            found[label].append(RankedDetections(np.full(len(best), image), scores[best], hits))
-    return DetectionMatches(tuple(_ranked(of_class) for of_class in found), ground_truths)
-
-
-def _ranked(of_images: list[RankedDetections]) -> RankedDetections:
-    """One class's detections, given image by image, in one ranking over all images."""
-    if not of_images:
-        return RankedDetections(np.zeros(0, np.int64), np.zeros(0), np.zeros((len(IOU_THRESHOLDS), 0), bool))
-    images, scores, hits = (np.concatenate(arrays, axis=-1) for arrays in zip(*of_images, strict=True))
-    order = np.argsort(-scores, kind="stable")
-    return RankedDetections(images[order], scores[order], hits[:, order])
 
 
 def box_iou(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -141,7 +191,7 @@ def _as_detections(
     return box_array, score_array, label_array
 
 
-def _as_truth(image: int, true: Truth, classes: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def _as_truth(image: int, true: Labels, classes: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     boxes, labels = true
     return _as_boxes(image, "truth", boxes, labels, classes)
 

@@ -45,7 +45,9 @@ def evaluate(
     csv: Annotated[Optional[Path], typer.Option("--csv", help="Write every image's values as CSV.")] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", help="Processes to use.", min=1)] = 1,
 ) -> None:
-    """Measure fused images beside trivial baselines, or boxes and masks by cross-validation.
+    """Measure fused images beside trivial baselines, and boxes and masks where a part has labels/ or masks/.
+
+    --json keeps means, --csv every image's values. --folds measures boxes and masks by cross-validation.
 
     Example: vifa-train evaluate nano-fusion --data ../shared/data --part msrs/test --part roadscene@test
     Example: vifa-train evaluate --folds 4 --run runs/tasks --data ../shared/data
@@ -95,10 +97,12 @@ def report(
 
 
 def quality_tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
-    """One table for each data set and split: a line a method, a column a metric."""
+    """For each data set and split: a line a method, a column a metric of images; a line a metric of boxes and masks."""
     tables = []
     for data, split in dict.fromkeys((row["data"], row["split"]) for row in rows):
         own = [row for row in rows if (row["data"], row["split"]) == (data, split)]
+        found = [row for row in own if row["metric"] not in METRICS]
+        own = [row for row in own if row["metric"] in METRICS]
         title = f"{data}, {split}: {own[0]['pairs']} pairs"
         table = Table(title=title, box=SIMPLE_HEAD, padding=0, pad_edge=False)  # so that 80 columns do
         for name in ("fused by", "task"):
@@ -112,7 +116,20 @@ def quality_tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
         for key, values in lines.items():
             table.add_row(*key, *(f"{values[metric]:.3f}" for metric in METRICS))
         tables.append(table)
+        if found:
+            tables.append(_found_table(f"{data}, {split}: found against labels", found))
     return tables
+
+
+def _found_table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
+    table = Table(title=title, box=SIMPLE_HEAD, padding=0, pad_edge=False)
+    for name in ("bundle", "task", "metric"):
+        table.add_column(name, no_wrap=True)
+    for name in ("value", "pairs"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(row["bundle"], row["task"], row["metric"], f"{row['value']:.3f}", str(row["pairs"]))
+    return table
 
 
 def _evaluate_with_bar(bundles: Sequence[Bundle], data: Path, parts: Sequence[str], jobs: int) -> list[ImageScore]:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from vifa_runtime.labels import read_text
+from vifa_runtime.label_folder import CLASS_FILE, MASK_CLASS_FILE, read_classes
 from vifa_runtime.pairs import IMAGE_SUFFIXES, THERMAL_FOLDERS, VISIBLE_FOLDERS
 from vifa_training.data.pair_files import PairFiles, choose_part, list_images, match_files, pair_files
-
-CLASS_FILE, MASK_CLASS_FILE = "classes.txt", "mask_classes.txt"
 
 
 class Folder(PairFiles):
@@ -51,15 +49,6 @@ class Folder(PairFiles):
         if masked:
             self.mask_classes = read_classes(folder, MASK_CLASS_FILE) if labelled else self.classes
         super().__init__(choose_part(pairs, part, folder), faults)
-
-
-def read_classes(folder: Path, name: str) -> list[str]:
-    """Class names of a file in `folder` or the one above, one a line, as `person` or `0 person`; none without it."""
-    for path in (folder / name, folder.parent / name):
-        if path.is_file():
-            lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
-            return [line.removeprefix(f"{number} ").strip() for number, line in enumerate(lines)]
-    return []
 
 
 def _first(folder: Path, names: Sequence[str]) -> Path:

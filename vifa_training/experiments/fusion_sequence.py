@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from vifa_runtime.files import write_json
-from vifa_runtime.luma import rgb_to_luma
 from vifa_runtime.metrics import bootstrap_estimate
+from vifa_runtime.scoring import Sources, gray_levels
 from vifa_training.data import DataSet, spread_evenly
-from vifa_training.evaluation import baselines, measure
+from vifa_training.evaluation import METRICS, baselines
 from vifa_training.experiments.layout import sequence_name
 from vifa_training.experiments.report import device_name
 from vifa_training.experiments.sequences import SequenceFold
@@ -70,10 +70,10 @@ def fusion_rows(experiment: TasksExperiment, resamples: int = 1000) -> list[dict
 def _measure(pictures: dict[str, Fused], pairs: DataSet) -> list[dict[str, Any]]:
     rows, some = [], spread_evenly(pairs, PAIRS)
     for sample in (some[index] for index in range(len(some))):
-        visible, thermal = np.rint(rgb_to_luma(sample.visible)).astype(np.float64), sample.thermal.astype(np.float64)
-        lumas = {method: np.rint(rgb_to_luma(picture(sample))) for method, picture in pictures.items()}
-        for method, luma in (lumas | baselines(visible, thermal)).items():
-            values = measure(visible, thermal, luma.astype(np.float64))
+        sources = Sources(gray_levels(sample.visible), sample.thermal.astype(np.float64))
+        lumas = {method: gray_levels(picture(sample)) for method, picture in pictures.items()}
+        for method, luma in (lumas | baselines(sources.visible, sources.thermal)).items():
+            values = sources.measure(luma, METRICS)
             rounded = {metric: round(value, 6) for metric, value in values.items()}
             rows.append({"method": method, "image": sample.name, "values": rounded})
     return rows
