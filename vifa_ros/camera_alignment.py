@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from vifa_ros.camera_infos import camera_from_info
 from vifa_ros.pairing import THERMAL, VISIBLE
+from vifa_ros.transforms import TransformBuffer, TransformError
 from vifa_runtime.alignment import SOFT_BORDER, Alignment
 from vifa_runtime.alignment_files import load_alignment, load_extrinsics
 from vifa_runtime.camera_model import AlignmentError, Camera
@@ -16,8 +17,6 @@ from vifa_runtime.pixel_maps import CameraMap, Extrinsics
 
 if TYPE_CHECKING:
     from sensor_msgs.msg import CameraInfo
-
-    from vifa_ros.transforms import TransformBuffer
 
 FILE, CAMERAS = "file", "cameras"
 ALIGNMENTS = ("resize", "none", FILE, CAMERAS)
@@ -105,8 +104,6 @@ def named_camera(topic: str, info: CameraInfo) -> Camera:
 
 def _look_up(infos: Mapping[str, CameraInfo], transforms: TransformBuffer, stamp: int) -> Extrinsics:
     """Where the thermal camera is, by the frames of both camera_infos."""
-    from vifa_ros.transforms import TransformError  # who has a buffer has ROS; nothing else here needs it
-
     thermal, visible = infos[THERMAL].header.frame_id, infos[VISIBLE].header.frame_id
     try:
         return transforms.lookup(thermal, visible, stamp)

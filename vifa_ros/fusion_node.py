@@ -33,7 +33,8 @@ from vifa_ros.losses import STOP
 from vifa_ros.outputs import RELIABLE_QOS, TaskOutput
 from vifa_ros.pairing import STREAMS, THERMAL, Pair
 from vifa_ros.saving import write_snapshot
-from vifa_ros.transforms import TransformBuffer, TransformListener
+from vifa_ros.transform_listener import TransformListener
+from vifa_ros.transforms import TransformBuffer
 from vifa_ros.worker import Worker, WorkerError
 from vifa_runtime.alignment import Alignment
 from vifa_runtime.backends import prepare

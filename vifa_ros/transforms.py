@@ -12,22 +12,14 @@ import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rclpy.clock import JumpThreshold
-from rclpy.duration import Duration
-from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile
-from tf2_msgs.msg import TFMessage
 
 from vifa_runtime.camera_model import AlignmentError, rotation_from_quaternion
 from vifa_runtime.pixel_maps import Extrinsics
 
-TF_QOS = QoSProfile(depth=100)  # both as tf2_ros has them
-TF_STATIC_QOS = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _LENGTH_ERROR = 0.01  # of a quaternion
 _PARALLEL = 1e-6  # radians between rotations below which a straight line is the arc
 
@@ -259,47 +251,6 @@ class TransformBuffer:
             elif end not in self._heard:
                 reasons.append(f"frame {end!r} is unknown on /tf and /tf_static; check its name, or publish it")
         return "; ".join(reasons) or f"nothing links {ends[0]!r} and {ends[1]!r}; publish where one is in the other"
-
-
-class TransformListener:
-    """Fills a buffer from /tf and /tf_static, and clears it when the node's clock is set back.
-
-    Attributes:
-        refused: how many transforms could not be taken in.
-        problem: the last reason, empty for none.
-    """
-
-    def __init__(self, node: Node, buffer: TransformBuffer, callback_group: Any = None) -> None:
-        """Subscribe.
-
-        Args:
-            node: whose executor calls back.
-            buffer: filled from there, read from anywhere.
-            callback_group: of the subscriptions; None for the node's own.
-        """
-        self.refused, self.problem = 0, ""
-        self._node, self._buffer = node, buffer
-        self._subscriptions = [
-            node.create_subscription(
-                TFMessage, topic, partial(self._take, is_static), qos, callback_group=callback_group
-            )
-            for topic, is_static, qos in (("/tf", False, TF_QOS), ("/tf_static", True, TF_STATIC_QOS))
-        ]
-        backwards = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True)
-        self._clock = node.get_clock().create_jump_callback(backwards, post_callback=lambda _: buffer.clear())
-
-    def close(self) -> None:
-        """Unsubscribe; the buffer keeps what it has. Safe to call twice."""
-        for subscription in self._subscriptions:
-            self._node.destroy_subscription(subscription)
-        self._subscriptions.clear()
-        self._clock.unregister()
-
-    def _take(self, is_static: bool, message: Any) -> None:
-        for problem in add_message(self._buffer, message.transforms, is_static):
-            self.refused, self.problem = self.refused + 1, problem
-            topic = "/tf_static" if is_static else "/tf"
-            self._node.get_logger().error(f"{topic}: {problem}", throttle_duration_sec=5.0)
 
 
 def add_message(buffer: TransformBuffer, transforms: Iterable[Any], is_static: bool) -> list[str]:

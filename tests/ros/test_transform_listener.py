@@ -13,7 +13,8 @@ from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
-from vifa_ros.transforms import TF_QOS, TF_STATIC_QOS, TransformBuffer, TransformError, TransformListener
+from vifa_ros.transform_listener import TF_QOS, TF_STATIC_QOS, TransformListener
+from vifa_ros.transforms import TransformBuffer, TransformError
 
 SECOND = 1_000_000_000
 STILL = (0.0, 0.0, 0.0, 1.0)
