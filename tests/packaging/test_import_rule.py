@@ -163,7 +163,9 @@ for name in sys.argv[2:]:
             importlib.import_module(part.name)
 """
 NO_ROBOT = {"torch", "rosbags", "vifa_ros", "vifa_training", "tensorrt", "pycuda"}
-WITHOUT_ROS = [f"vifa_ros.{name}" for name in ("camera_alignment", "compressed", "conversions", "parameters", "transforms")]
+WITHOUT_ROS = [
+    f"vifa_ros.{name}" for name in ("camera_alignment", "compressed", "conversions", "parameters", "transforms")
+]
 
 
 def import_without(blocked: set[str], *names: str) -> subprocess.CompletedProcess[str]:
