@@ -1,0 +1,167 @@
+"""The plots of report.html: what they draw is read back from the drawing."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from reports import START, STEP, TASKS, make_report
+from test_bags_page import parse, part, text_of
+
+from vifa_ros.bags.page import render_page
+from vifa_ros.bags.page_plots import MOST_POINTS, ticks
+
+finite = st.floats(-1e6, 1e6)
+
+
+def plot_of(report, tmp_path, task="roads", metric="EN"):
+    """The figure of one metric of one task."""
+    time = part(parse(render_page(report, tmp_path)), "time")
+    titles = [text_of(title) for title in time.findall("h3")]
+    plots = time.findall("div")[titles.index(f"Task {task}")]
+    return next(figure for figure in plots if text_of(figure.find("figcaption")).startswith(metric))
+
+
+def corners(path) -> np.ndarray:
+    """(N,2) of a path, pixels."""
+    return np.array([[float(n) for n in pair.split(",")] for pair in re.findall(r"[-\d.]+,[-\d.]+", path.get("d"))])
+
+
+def scales(figure):
+    """Functions from pixels to seconds and to values, from where the axes write their numbers."""
+    written = [
+        (text.get("x"), text.get("y"), "".join(text.itertext()).replace("−", "-")) for text in figure.iter("text")
+    ]
+    across = [(float(x), float(label[:-2])) for x, _, label in written if label.endswith(" s")]
+    up = [(float(y), float(label)) for _, y, label in written if not label.endswith(" s")]
+    assert len(across) >= 2 and len(up) >= 2
+    return [np.poly1d(np.polyfit(*zip(*places, strict=True), 1)) for places in (across, up)]
+
+
+def curves(figure, bundle: int, class_: str = "curve"):
+    lines = figure.find(f".//g[@class='bundle{bundle}']")
+    return [corners(path) for path in lines.iter("path") if path.get("class") == class_]
+
+
+def make_frames(values, stamps=None, **other):
+    stamps = START + STEP * np.arange(len(values)) if stamps is None else stamps
+    return [
+        {"index": i, "stamp": int(stamp), "tag": "day", "bundle": "small", "task": "roads", "en": value, **other}
+        for i, (value, stamp) in enumerate(zip(values, stamps, strict=True))
+    ]
+
+
+def test_every_frame_is_drawn_where_it_belongs(tmp_path):
+    report = make_report()
+    for task in TASKS:
+        figure = plot_of(report, tmp_path, task)
+        seconds, values = scales(figure)
+        for index, bundle in enumerate(report["meta"]["bundles"]):
+            own = [row for row in report["frames"] if (row["task"], row["bundle"]) == (task, bundle)]
+            (line,) = curves(figure, index)
+            np.testing.assert_allclose(seconds(line[:, 0]), [(row["stamp"] - START) * 1e-9 for row in own], atol=2e-3)
+            np.testing.assert_allclose(values(line[:, 1]), [row["en"] for row in own], atol=0.2)
+
+
+def test_worst_frames_are_marked_and_lead_to_their_pictures(tmp_path):
+    report = make_report()
+    figure = plot_of(report, tmp_path)
+    seconds, values = scales(figure)
+    links = list(figure.iter("a"))
+    assert [link.get("href") for link in links] == ["#picture-1", "#picture-2", "#picture-3"]
+    for link, row in zip(links, report["worst"], strict=True):
+        circle = link.find("circle")
+        assert seconds(float(circle.get("cx"))) == pytest.approx((row["stamp"] - START) * 1e-9, abs=2e-3)
+        assert values(float(circle.get("cy"))) == pytest.approx(row["value"], abs=0.2)
+    assert not list(plot_of(report, tmp_path, "fields").iter("a"))
+
+
+def test_a_screen_reader_hears_mean_and_extremes(tmp_path):
+    report = make_report() | {"frames": make_frames([2.0, 5.0, 1.0, 4.0])}
+    said = plot_of(report, tmp_path).find("svg").get("aria-label")
+    assert "small: mean 3.0000, lowest 1.0000 at 0.07 s, highest 5.0000 at 0.03 s." in said
+
+
+@pytest.mark.parametrize("count", [MOST_POINTS, MOST_POINTS + 1, 5 * MOST_POINTS, 5 * MOST_POINTS + 3])
+def test_many_frames_are_thinned_and_the_page_says_so(count, tmp_path):
+    values = np.random.default_rng(0).normal(50, 10, count)
+    report = make_report() | {"frames": make_frames(values.tolist()), "worst": []}
+    each = math.ceil(count / MOST_POINTS)
+    groups = [values[start : start + each] for start in range(0, count, each)]
+    figure = plot_of(report, tmp_path)
+    _, scale = scales(figure)
+    (line,) = curves(figure, 0)
+    np.testing.assert_allclose(scale(line[:, 1]), [group.mean() for group in groups], atol=0.2)
+    said = text_of(part(parse(render_page(report, tmp_path)), "time"))
+    assert ("Each point is one pair." in said) == (each == 1)
+    assert (f"each point stands for {each} pairs in a row" in said) == (each > 1)
+    if each == 1:
+        assert not curves(figure, 0, "band")
+        return
+    (band,) = curves(figure, 0, "band")
+    np.testing.assert_allclose(scale(band[: len(groups), 1]), [group.max() for group in groups], atol=0.2)
+    np.testing.assert_allclose(scale(band[: len(groups) - 1 : -1, 1]), [group.min() for group in groups], atol=0.2)
+
+
+def test_a_line_is_broken_where_the_bag_has_a_hole(tmp_path):
+    stamps = START + STEP * np.array([0, 1, 2, 3, 4, 40, 41, 42, 90])
+    report = make_report() | {"frames": make_frames(range(9), stamps), "worst": []}
+    figure = plot_of(report, tmp_path)
+    assert [len(line) for line in curves(figure, 0)] == [5, 3]
+    assert len([dot for dot in figure.iter("circle") if dot.get("class") == "dot"]) == 1
+
+
+def test_frames_without_a_value_are_left_out(tmp_path):
+    values = [1.0, None, math.nan, 4.0, math.inf, 6.0]
+    report = make_report() | {"frames": make_frames(values, miou=None, note="text"), "worst": []}
+    figure = plot_of(report, tmp_path)
+    _, scale = scales(figure)
+    (line,) = curves(figure, 0)
+    np.testing.assert_allclose(scale(line[:, 1]), [1, 4, 6], atol=0.05)
+    time = part(parse(render_page(report, tmp_path)), "time")
+    assert len(list(time.iter("figure"))) == 1
+
+
+def test_a_metric_that_is_nowhere_defined_says_so(tmp_path):
+    report = make_report() | {"frames": make_frames([1.0, 2.0], miou=math.nan), "worst": []}
+    assert text_of(plot_of(report, tmp_path, metric="mIoU")).endswith("No pair has a value.")
+
+
+@given(st.lists(finite, min_size=1, max_size=8), st.booleans())
+def test_any_values_and_stamps_are_drawn_inside_the_picture(tmp_path_factory, values, at_once):
+    stamps = [START] * len(values) if at_once else None
+    report = {"meta": {}, "frames": make_frames(values, stamps)}
+    figure = plot_of(report, tmp_path_factory.getbasetemp())
+    _, _, width, height = map(float, figure.find("svg").get("viewBox").split())
+    drawn = [line for class_ in ("curve", "band") for line in curves(figure, 0, class_)]
+    dots = [[float(dot.get("cx")), float(dot.get("cy"))] for dot in figure.iter("circle")]
+    places = np.concatenate([*drawn, np.reshape(dots, (-1, 2))])
+    assert len(places) and np.all(places >= 0) and np.all(places <= [width, height])
+
+
+def test_tags_are_shown_as_shades_over_their_time(tmp_path):
+    figure = plot_of(make_report(), tmp_path)
+    seconds, _ = scales(figure)
+    pieces = [piece for piece in figure.iter("rect") if "shade" in piece.get("class", "")]
+    starts = [seconds(float(piece.get("x"))) for piece in pieces]
+    np.testing.assert_allclose(starts, [0, 6 * STEP * 1e-9], atol=3e-3)
+    assert pieces[0].get("class") != pieces[1].get("class")
+    legend = [text_of(item) for item in part(parse(render_page(make_report(), tmp_path)), "time").iter("li")]
+    assert legend == ["small", "large", "day", "night"]
+
+
+@given(finite, finite, st.integers(2, 8))
+def test_ticks_are_few_round_and_inside(one, other, most):
+    low, high = sorted((one, other))
+    if high - low < 1e-9 * max(1.0, abs(low), abs(high)):
+        return
+    found = ticks(low, high, most)
+    assert len(found) <= most
+    assert all(low <= value <= high for value in found)
+    steps = np.diff(found)
+    if len(steps):
+        mantissa = steps[0] / 10 ** math.floor(math.log10(steps[0]) + 1e-9)
+        assert min(abs(mantissa - round_) for round_ in (1, 2, 5, 10)) < 1e-6
+    assert len(found) * 5 >= most - 1  # and not too few

@@ -1,0 +1,300 @@
+"""report.html of `vifa evaluate`: one file that shows a report to people, without network or script."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+from vifa_ros.bags.page_frames import collect_pictures, over_time, worst_frames
+from vifa_ros.bags.page_html import (
+    Column,
+    Html,
+    breakable,
+    hidden_text,
+    is_finite,
+    is_number,
+    join,
+    noted,
+    number,
+    table,
+    tag,
+    text,
+)
+from vifa_ros.bags.page_plots import interval_bar, share_bar, spread_bar
+from vifa_ros.bags.page_style import STYLE
+from vifa_ros.bags.page_words import REASONS, bundle_key, metric_heading, metric_words, of_task
+
+Row = Mapping[str, Any]
+
+
+def render_page(report: Mapping[str, Any], folder: Path) -> str:
+    """The whole page.
+
+    Args:
+        report: what report.json holds; of it, all but `meta` may be empty or missing.
+        folder: the report's, with the pictures of `report["worst"]` in `worst/`. One that can't be read is named.
+    """
+    meta: Mapping[str, Any] = report["meta"]
+    rows, frames, worst = (_part(report, name) for name in ("rows", "frames", "worst"))
+    bundles = list(dict.fromkeys([*meta.get("bundles", {}), *(row["bundle"] for row in (*rows, *frames))]))
+    pictures = collect_pictures(worst)
+    start = min((row["stamp"] for row in (*frames, *worst)), default=0)
+    sections = [
+        ("thresholds", "Thresholds", _thresholds(_part(report, "thresholds"))),
+        ("metrics", "Metrics", _metrics(rows, bundles)),
+        ("comparison", "Comparison", _comparison(_part(report, "comparison"), bundles)),
+        ("frames", "What became of the frames", _frames(_part(report, "streams"), _part(report, "drops"))),
+        ("latency", "Latency", _latency(_part(report, "latency"))),
+        ("time", "Over time", over_time(frames, bundles, pictures, start)),
+        ("worst", "Worst frames", worst_frames(pictures, folder / "worst", start)),
+        ("run", "How it was run", _run(meta)),
+    ]
+    shown = [(id_, title, content) for id_, title, content in sections if content]
+    title = f"Evaluation of {_bag_name(meta)}"
+    body = [
+        tag("header", tag("h1", title), _verdict(_part(report, "thresholds")), _measured(meta)),
+        tag(
+            "nav",
+            tag("ul", *(tag("li", tag("a", title, href=f"#{id_}")) for id_, title, _ in shown)),
+            aria_label="Parts",
+        ),
+        tag("main", *(_section(*section) for section in shown)),
+    ]
+    return "<!DOCTYPE html>\n" + tag("html", _head(title), tag("body", join(body, "\n")), lang="en") + "\n"
+
+
+def _head(title: str) -> Html:
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # even of a page that somebody changed
+    return tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("meta", http_equiv="Content-Security-Policy", content=policy),
+        tag("title", title),
+        tag("style", Html(STYLE)),
+    )
+
+
+def _section(id_: str, title: str, content: Html) -> Html:
+    return tag("section", tag("h2", title, id=f"{id_}-title"), content, id=id_, aria_labelledby=f"{id_}-title")
+
+
+def _part(report: Mapping[str, Any], name: str) -> Sequence[Row]:
+    return report.get(name) or ()
+
+
+def _bag_name(meta: Mapping[str, Any]) -> str:
+    path = str(meta.get("bag", {}).get("path", ""))
+    return PurePath(path).name or "a bag"
+
+
+def _verdict(thresholds: Sequence[Row]) -> Html:
+    """One sentence that nobody can miss, and the thresholds that were not held."""
+    failed = [row for row in thresholds if not row["passed"]]
+    if not thresholds:
+        return tag("p", "No thresholds were set, so there is nothing to pass or to fail.", class_="verdict")
+    if not failed:
+        count = "the one threshold is" if len(thresholds) == 1 else f"all {len(thresholds)} thresholds are"
+        return tag("p", tag("strong", "✓ Passed:"), f" {count} held.", class_="verdict good")
+    items = (
+        tag(
+            "li",
+            f"{metric_words(row['metric'])[0]} {of_task(row)}: ",
+            number(row["value"]),
+            ", limit ",
+            number(row["limit"]),
+        )
+        for row in failed
+    )
+    sentence = tag("p", tag("strong", "✗ Failed:"), f" {len(failed)} of {len(thresholds)} thresholds not held.")
+    return tag("div", sentence, tag("ul", *items), class_="verdict bad")
+
+
+def _measured(meta: Mapping[str, Any]) -> Html:
+    """The facts that a reader needs first: which bag, by what, where and when."""
+    bag = meta.get("bag", {})
+    facts: list[tuple[str, Any]] = [("Bag", bag.get("path"))]
+    if is_number(bag.get("duration_s")):
+        facts.append(("Duration", join([number(bag["duration_s"], 1), " s"])))
+    if is_number(bag.get("messages")):
+        facts.append(("Messages", number(bag["messages"])))
+    bundles = list(meta.get("bundles", {}))
+    names = (tag("span", bundle_key(index), name) for index, name in enumerate(bundles))
+    facts.append(("Bundles" if len(bundles) > 1 else "Bundle", join(names, tag("br"))))
+    facts += [("Machine", meta.get("machine")), ("Date", meta.get("date"))]
+    return tag("dl", *_definitions(facts), class_="facts")
+
+
+def _definitions(facts: Iterable[tuple[str, Any]]) -> Iterator[Html]:
+    for name, content in facts:
+        if content not in (None, ""):
+            yield tag("div", tag("dt", name), tag("dd", content))
+
+
+def _thresholds(rows: Sequence[Row]) -> Html | None:
+    if not rows:
+        return None
+    columns = [Column("Metric"), Column("Limit", "number"), Column("Measured", "number"), Column("Result")]
+    cells = (
+        (
+            metric_heading(row["metric"], of_task(row)),
+            number(row["limit"]),
+            number(row["value"]),
+            tag("span", "✓ passed", class_="good") if row["passed"] else tag("span", "✗ failed", class_="bad"),
+        )
+        for row in rows
+    )
+    return table("Every threshold, and what was measured", columns, cells)
+
+
+def _metrics(rows: Sequence[Row], bundles: Sequence[str]) -> Html:
+    if not rows:
+        return tag("p", "Nothing was measured: no pair came through. What became of the frames is told below.")
+    tasks = dict.fromkeys(row["task"] for row in rows)
+    tables = (_metric_table(task, [row for row in rows if row["task"] == task], bundles) for task in tasks)
+    return tag("div", *tables, class_="tables")
+
+
+def _metric_table(task: str, rows: Sequence[Row], bundles: Sequence[str]) -> Html:
+    """One task: a line a metric, a column a tag and bundle."""
+    found = {(row["metric"], row["tag"], row["bundle"]): row for row in rows}
+    tags = list(dict.fromkeys(row["tag"] for row in rows))
+    names = [name for name in bundles if any(row["bundle"] == name for row in rows)]
+    places = [(tag_, name) for tag_ in tags for name in names]
+    most = {(tag_, name): max(row["pairs"] for row in rows if row["tag"] == tag_) for tag_, name in places}
+
+    def cell(metric: str, place: tuple[str, str]) -> Html:
+        row = found.get((metric, *place))
+        if row is None:
+            return number(None)
+        return noted(number(row["value"]), _pairs(row["pairs"]) if row["pairs"] != most[place] else None)
+
+    def heading(place: tuple[str, str]) -> Html:
+        name = join([bundle_key(bundles.index(place[1])), place[1]]) if len(names) > 1 else text(place[0])
+        return noted(name, _pairs(most[place]))
+
+    groups = None
+    if len(names) > 1:
+        heads = (tag("th", name, scope="colgroup", colspan=len(names), class_="number") for name in tags)
+        groups = tag("tr", tag("td"), *heads)
+    columns = [Column("Metric"), *(Column(heading(place), "number") for place in places)]
+    metrics = dict.fromkeys(row["metric"] for row in rows)
+    lines = ((metric_heading(metric), *(cell(metric, place) for place in places)) for metric in metrics)
+    of_one = f", by {names[0]}" if len(names) == 1 else ""
+    return table(f"Task {task}{of_one}", columns, lines, groups)
+
+
+def _pairs(count: int) -> Html:
+    return join([number(count), " pair" if count == 1 else " pairs"])
+
+
+def _comparison(rows: Sequence[Row], bundles: Sequence[str]) -> Html | None:
+    if not rows:
+        return None
+    first, second = (join([bundle_key(index), name]) for index, name in enumerate([*bundles, "first", "second"][:2]))
+    columns = [
+        Column("Metric"),
+        Column(first, "number"),
+        Column(second, "number"),
+        Column("Difference", "number"),
+        Column("95 % interval", "number"),
+        Column(hidden_text("Interval as a picture"), "picture"),
+        Column("So the second is"),
+    ]
+    cells = (
+        (
+            metric_heading(row["metric"], f"of task {row['task']}, {row['tag']}, {row['pairs']:,} pairs"),
+            number(row["first"]),
+            number(row["second"]),
+            number(row["difference"]),
+            join([number(row["low"]), " to ", number(row["high"])]),
+            _interval(row),
+            _finding(row["low"], row["high"]),
+        )
+        for row in rows
+    )
+    note = "Pairs are drawn again and again with replacement, both bundles' results of a pair together."
+    scale = "In the pictures the upright line is no difference; each has its own scale."
+    return join([tag("p", f"{note} {scale}"), table("Second bundle minus first", columns, cells)])
+
+
+def _interval(row: Row) -> Html | None:
+    values = (row["difference"], row["low"], row["high"])
+    return interval_bar(*values) if all(map(is_finite, values)) else None
+
+
+def _finding(low: Any, high: Any) -> str:
+    if not (is_finite(low) and is_finite(high)):
+        return "not known"
+    return "higher" if low > 0 else "lower" if high < 0 else "not surely different"
+
+
+def _frames(streams: Sequence[Row], drops: Sequence[Row]) -> Html | None:
+    """How many frames came, and where they went; the numbers of a line add up."""
+    if not streams:
+        return None
+    columns = [Column("Camera"), *(Column(name, "number") for name in ("Received", "Paired", "Dropped", "Waiting"))]
+    columns.append(Column(hidden_text("Shares as a picture"), "picture"))
+    lines = []
+    for row in streams:
+        received, paired, dropped = row["received"], row["paired"], row["dropped"]
+        heading = noted(row["stream"], join([breakable(row["topic"]), ", ", number(row["rate_hz"], 2), " Hz"]))
+        counts = map(number, (received, paired, dropped, received - paired - dropped))
+        lines.append((heading, *counts, share_bar([("paired", paired), ("dropped", dropped)], received)))
+    note = "Every image that was received was paired, was dropped, or still waited for its partner at the end."
+    parts = [tag("p", note), table("Images of each camera", columns, lines)]
+    if drops:
+        columns = [Column("Reason"), Column("Of"), Column("Count", "number")]
+        reasons = (
+            (noted(row["reason"], REASONS.get(row["reason"])), row["what"], number(row["count"])) for row in drops
+        )
+        parts.append(table("What was dropped, and why", columns, reasons))
+    else:
+        parts.append(tag("p", "Nothing was dropped."))
+    return tag("div", *parts)
+
+
+def _latency(rows: Sequence[Row]) -> Html | None:
+    if not rows:
+        return None
+    note = "Half of all pairs took no longer than p50, 95 of 100 no longer than p95, and 99 no longer than p99."
+    bundles = dict.fromkeys(row["bundle"] for row in rows)
+    tables = (_latency_table(bundle, [row for row in rows if row["bundle"] == bundle]) for bundle in bundles)
+    return join([tag("p", note), tag("div", *tables, class_="tables")])
+
+
+def _latency_table(bundle: str, rows: Sequence[Row]) -> Html:
+    most = max((row["p99_ms"] for row in rows if is_finite(row["p99_ms"])), default=0.0)
+    columns = [Column("Stage, ms"), *(Column(name, "number") for name in ("p50", "p95", "p99"))]
+    columns.append(Column(hidden_text("Spread as a picture"), "picture"))
+    values = [(row["p50_ms"], row["p95_ms"], row["p99_ms"]) for row in rows]
+    lines = (
+        (breakable(row["stage"]), *(number(value, 2) for value in own), _spread(own, most))
+        for row, own in zip(rows, values, strict=True)
+    )
+    return table(f"Time a pair takes by {bundle}", columns, lines)
+
+
+def _spread(values: tuple[Any, Any, Any], most: float) -> Html | None:
+    return spread_bar(*values, most) if all(map(is_finite, values)) else None
+
+
+def _run(meta: Mapping[str, Any]) -> Html:
+    """All that is known of the run, as report.json has it."""
+    plain = {name: value for name, value in meta.items() if not isinstance(value, Mapping)}
+    groups = [(name, value) for name, value in meta.items() if isinstance(value, Mapping)]
+    parts = [tag("dl", *_definitions(_flat(plain)), class_="long")]
+    for name, group in groups:
+        parts += [tag("h3", name), tag("dl", *_definitions(_flat(group)), class_="long")]
+    return join(parts)
+
+
+def _flat(content: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """The entries of mappings in mappings, each under its whole name."""
+    for name, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{before}{name} › ")
+        else:
+            yield f"{before}{name}", ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
