@@ -78,9 +78,7 @@ def pooled_detection_scores(
     Raises:
         ValueError: an image or a label that is not there.
     """
-    precision = pooled_average_precision(matches, images)
-    ap50, ap50_95 = precision[:, 0], precision.mean(axis=1)
-    return DetectionScores(_mean_of_present(ap50, labels), _mean_of_present(ap50_95, labels), ap50, ap50_95)
+    return detection_scores(pooled_average_precision(matches, images), labels)
 
 
 def pooled_map50(
@@ -132,13 +130,26 @@ def _interpolated(
     """
     weights = counts[ranked.images]
     ranks = np.maximum(np.cumsum(weights), 1)  # 0 before the first that counts, where no hit is either
-    means = np.zeros(thresholds)
-    for index, hits in enumerate(ranked.hits[:thresholds]):
-        found = np.cumsum(weights[hits])
-        recall, precision = found / positives, found / ranks[hits]
-        reached = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0)  # 0 beyond the largest recall
-        means[index] = reached[np.searchsorted(recall, _RECALLS, side="left")].mean()
-    return means
+    hits = ranked.hits[:thresholds]
+    return np.array([interpolate(np.cumsum(weights[own]), ranks[own], positives) for own in hits])
+
+
+def interpolate(found: NDArray[np.int64], ranks: NDArray[np.int64], positives: int) -> float:
+    """Average precision from the hits alone, in their order, for `positives` true boxes.
+
+    Args:
+        found: (N,) true boxes found up to each hit.
+        ranks: (N,) detections ranked up to it, itself too.
+    """
+    recall, precision = found / positives, found / ranks
+    reached = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0)  # 0 beyond the largest recall
+    return float(reached[np.searchsorted(recall, _RECALLS, side="left")].mean())
+
+
+def detection_scores(precision: NDArray[np.float64], labels: Sequence[int] | None = None) -> DetectionScores:
+    """The scores of an average precision (K,10); `labels` as of `pooled_detection_scores`."""
+    ap50, ap50_95 = precision[:, 0], precision.mean(axis=1)
+    return DetectionScores(_mean_of_present(ap50, labels), _mean_of_present(ap50_95, labels), ap50, ap50_95)
 
 
 def _mean_of_present(precision: NDArray[np.float64], labels: Sequence[int] | None) -> float:
