@@ -10,6 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from vifa_ros.bags.errors import BagError
+from vifa_ros.bags.record_command import record
 from vifa_runtime.backends import BackendError
 from vifa_runtime.bundle import BundleError
 from vifa_runtime.cli import app
@@ -21,6 +23,9 @@ from vifa_runtime.thermal import ThermalError
 
 PairsOption = Annotated[Optional[Path], typer.Option(help="Folder with vi/ and ir/; the synthetic street by default.")]
 RateOption = Annotated[float, typer.Option(help="Pairs a second.", min=0.1, max=1000)]
+
+
+app.command()(record)
 
 
 class UsageError(ValueError):
@@ -134,7 +139,7 @@ def _print_row(row: dict[str, Any]) -> None:
     Console().print(table)
 
 
-USER_ERRORS = (UsageError, PairError, BundleError, BackendError, InputError, ThermalError, GeometryError)
+USER_ERRORS = (UsageError, BagError, PairError, BundleError, BackendError, InputError, ThermalError, GeometryError)
 
 
 def main() -> None:
