@@ -2,6 +2,7 @@
 
 import math
 import re
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from reports import START, STEP, TASKS, make_report
 from test_bags_page import parse, part, text_of
 
 from vifa_ros.bags.page import render_page
-from vifa_ros.bags.page_plots import MOST_POINTS, ticks
+from vifa_ros.bags.page_plots import MOST_POINTS, interval_bar, share_bar, spread_bar, ticks
 
 finite = st.floats(-1e6, 1e6)
 
@@ -165,3 +166,15 @@ def test_ticks_are_few_round_and_inside(one, other, most):
         mantissa = steps[0] / 10 ** math.floor(math.log10(steps[0]) + 1e-9)
         assert min(abs(mantissa - round_) for round_ in (1, 2, 5, 10)) < 1e-6
     assert len(found) * 5 >= most - 1  # and not too few
+
+
+def test_bars_in_tables_are_as_long_as_their_numbers():
+    widths = [float(rect.get("width")) for rect in ElementTree.fromstring(share_bar([("a", 30), ("b", 10)], 50))]
+    assert widths == [200, 120, 40]
+    assert [float(rect.get("width")) for rect in ElementTree.fromstring(share_bar([("a", 0)], 0))] == [200, 0]
+    spread = ElementTree.fromstring(spread_bar(10.0, 20.0, 30.0, 60.0))
+    assert float(spread.find("rect").get("width")) == 33
+    assert spread.find("path").get("d") == "M33.0,5H99.0M66.0,1V9"
+    interval = ElementTree.fromstring(interval_bar(1.0, -2.0, 4.0))
+    assert interval.findall("path")[1].get("d") == "M54.0,3V11M192.0,3V11M54.0,7H192.0"
+    assert (float(interval.find("circle").get("cx")) - 100) * 4 == 192 - 100

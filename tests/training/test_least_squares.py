@@ -118,7 +118,7 @@ def test_an_image_without_a_gray_pixel_leaves_the_last_layer_as_it_is() -> None:
 @pytest.mark.parametrize("name", LINEAR)
 def test_every_second_row_and_column_of_a_large_image_is_enough(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     network = vivid(name)
-    batches = taught(network, "a", noise_batches(network, 12))
+    batches = taught(network, "a", noise_batches(network, 5))
     student, all_pixels = forget(network, "a"), forget(network, "a")
     solve_last_layer(all_pixels, "a", batches)
     counted = batches[0].fused.shape[2] * batches[0].fused.shape[3] // (4 if name == "nano" else 1)
@@ -126,8 +126,8 @@ def test_every_second_row_and_column_of_a_large_image_is_enough(name: str, monke
     solve_last_layer(student, "a", batches)
     layers = [last_layer(net, "a") for net in (student, all_pixels, network)]
     assert not torch.equal(layers[0].weight, layers[1].weight), "fewer pixels, rounded another way"
-    unseen = noise_batches(network, 13)[-1]
+    unseen = noise_batches(network, 6)[-1]
     with torch.no_grad():
         features = network.backbone(unseen.visible_y, unseen.thermal)
         difference = student.heads["a"].luma(features) - network.heads["a"].luma(features)
-    assert 255 * float(difference.abs().max()) < 0.5
+    assert 255 * float(difference.square().mean().sqrt()) < 0.1  # of a contrast of 50

@@ -23,7 +23,7 @@ from vifa_ros.bags.page_html import (
 )
 from vifa_ros.bags.page_plots import interval_bar, share_bar, spread_bar
 from vifa_ros.bags.page_style import STYLE
-from vifa_ros.bags.page_words import REASONS, bundle_key, metric_heading, metric_words, of_task
+from vifa_ros.bags.page_words import REASONS, bundle_key, metric_heading, metric_words, of_task, swatch
 
 Row = Mapping[str, Any]
 
@@ -235,7 +235,9 @@ def _frames(streams: Sequence[Row], drops: Sequence[Row]) -> Html | None:
     """How many frames came, and where they went; the numbers of a line add up."""
     if not streams:
         return None
-    columns = [Column("Camera"), *(Column(name, "number") for name in ("Received", "Paired", "Dropped", "Waiting"))]
+    signs = {"Paired": "paired", "Dropped": "dropped", "Waiting": "rest"}
+    columns = [Column("Camera"), Column("Received", "number")]
+    columns += [Column(join([swatch(class_), name]), "number") for name, class_ in signs.items()]
     columns.append(Column(hidden_text("Shares as a picture"), "picture"))
     lines = []
     for row in streams:

@@ -96,8 +96,8 @@ def line_plot(
 
 
 def share_bar(shares: Iterable[tuple[str, int]], total: int) -> Html:
-    """A bar of stacked parts, (class, count) each, of `total`."""
-    parts, left = [], 0.0
+    """A bar of stacked parts, (class, count) each, of `total`; what is left of it is of the class `rest`."""
+    parts, left = [tag("rect", x=0, y=0, width=200, height=10, class_="rest")], 0.0
     for class_, count in shares:
         width = 200 * count / total if total else 0.0
         parts.append(tag("rect", x=f"{left:.1f}", y=0, width=f"{width:.1f}", height=10, class_=class_))

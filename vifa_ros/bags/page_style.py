@@ -81,7 +81,8 @@ th, td { padding: 0.375rem 1.25rem 0.375rem 0; text-align: left; vertical-align:
 tr > * { border-top: 1px solid var(--line); }
 th:last-child, td:last-child { padding-right: 0.25rem; }
 thead tr > * { border-top: 0; font-size: 0.875rem; vertical-align: bottom; white-space: nowrap; }
-tbody th { font-weight: 600; min-width: 7rem; max-width: 15rem; overflow-wrap: anywhere; }
+tbody th { font-weight: 600; min-width: 7rem; max-width: 22rem; overflow-wrap: anywhere; }
+.tables tbody th { max-width: 15rem; }
 tr > :first-child { position: sticky; left: 0; background: var(--paper); }
 .number { text-align: right; white-space: nowrap; }
 .picture { width: 9rem; min-width: 9rem; padding-top: 0.75rem; }

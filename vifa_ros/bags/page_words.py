@@ -64,5 +64,10 @@ def bundle_key(index: int) -> Html:
 
 def tag_key(index: int) -> Html:
     """The sign of a tag: its shade in the strip below the plots. `index` is its place in the report, from 0."""
-    piece = tag("rect", x=0, y=2, width=22, height=6, class_=f"shade shade{index % SHADE_COUNT}")
+    return swatch(f"shade shade{index % SHADE_COUNT}")
+
+
+def swatch(class_: str) -> Html:
+    """A piece of what is drawn with this class."""
+    piece = tag("rect", x=0, y=2, width=22, height=6, class_=class_)
     return tag("svg", piece, viewBox="0 0 22 10", class_="key", aria_hidden="true")
