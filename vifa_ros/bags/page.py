@@ -19,7 +19,6 @@ from vifa_ros.bags.page_html import (
     number,
     table,
     tag,
-    text,
 )
 from vifa_ros.bags.page_plots import interval_bar, share_bar, spread_bar
 from vifa_ros.bags.page_style import STYLE
@@ -42,7 +41,7 @@ def render_page(report: Mapping[str, Any], folder: Path) -> str:
     start = min((row["stamp"] for row in (*frames, *worst)), default=0)
     sections = [
         ("thresholds", "Thresholds", _thresholds(_part(report, "thresholds"))),
-        ("metrics", "Metrics", _metrics(rows, bundles)),
+        ("metrics", "Metrics", _metrics(rows)),
         ("comparison", "Comparison", _comparison(_part(report, "comparison"), bundles)),
         ("frames", "What became of the frames", _frames(_part(report, "streams"), _part(report, "drops"))),
         ("latency", "Latency", _latency(_part(report, "latency"))),
@@ -149,41 +148,33 @@ def _thresholds(rows: Sequence[Row]) -> Html | None:
     return table("Every threshold, and what was measured", columns, cells)
 
 
-def _metrics(rows: Sequence[Row], bundles: Sequence[str]) -> Html:
+def _metrics(rows: Sequence[Row]) -> Html:
     if not rows:
-        return tag("p", "Nothing was measured: no pair came through. What became of the frames is told below.")
-    tasks = dict.fromkeys(row["task"] for row in rows)
-    tables = (_metric_table(task, [row for row in rows if row["task"] == task], bundles) for task in tasks)
-    return tag("div", *tables, class_="tables")
+        return tag("p", "Nothing was measured: no pair came through.")
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["task"], row["bundle"]), []).append(row)
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    order = sorted(groups, key=lambda of: tasks.index(of[0]))  # the tables of a task side by side
+    return tag("div", *(_metric_table(*of, groups[of]) for of in order), class_="tables")
 
 
-def _metric_table(task: str, rows: Sequence[Row], bundles: Sequence[str]) -> Html:
-    """One task: a line a metric, a column a tag and bundle."""
-    found = {(row["metric"], row["tag"], row["bundle"]): row for row in rows}
+def _metric_table(task: str, bundle: str, rows: Sequence[Row]) -> Html:
+    """A line a metric, a column a tag. Where a number is of fewer pairs than others of its tag, it says so."""
+    found = {(row["metric"], row["tag"]): row for row in rows}
     tags = list(dict.fromkeys(row["tag"] for row in rows))
-    names = [name for name in bundles if any(row["bundle"] == name for row in rows)]
-    places = [(tag_, name) for tag_ in tags for name in names]
-    most = {(tag_, name): max(row["pairs"] for row in rows if row["tag"] == tag_) for tag_, name in places}
+    most = {name: max(row["pairs"] for row in rows if row["tag"] == name) for name in tags}
 
-    def cell(metric: str, place: tuple[str, str]) -> Html:
-        row = found.get((metric, *place))
+    def cell(metric: str, name: str) -> Html:
+        row = found.get((metric, name))
         if row is None:
             return number(None)
-        return noted(number(row["value"]), _pairs(row["pairs"]) if row["pairs"] != most[place] else None)
+        return noted(number(row["value"]), _pairs(row["pairs"]) if row["pairs"] != most[name] else None)
 
-    def heading(place: tuple[str, str]) -> Html:
-        name = join([bundle_key(bundles.index(place[1])), place[1]]) if len(names) > 1 else text(place[0])
-        return noted(name, _pairs(most[place]))
-
-    groups = None
-    if len(names) > 1:
-        heads = (tag("th", name, scope="colgroup", colspan=len(names), class_="number") for name in tags)
-        groups = tag("tr", tag("td"), *heads)
-    columns = [Column("Metric"), *(Column(heading(place), "number") for place in places)]
+    columns = [Column("Metric"), *(Column(noted(name, _pairs(most[name])), "number") for name in tags)]
     metrics = dict.fromkeys(row["metric"] for row in rows)
-    lines = ((metric_heading(metric), *(cell(metric, place) for place in places)) for metric in metrics)
-    of_one = f", by {names[0]}" if len(names) == 1 else ""
-    return table(f"Task {task}{of_one}", columns, lines, groups)
+    lines = ((metric_heading(metric), *(cell(metric, name) for name in tags)) for metric in metrics)
+    return table(f"Task {task}, by {bundle}", columns, lines)
 
 
 def _pairs(count: int) -> Html:
@@ -193,11 +184,11 @@ def _pairs(count: int) -> Html:
 def _comparison(rows: Sequence[Row], bundles: Sequence[str]) -> Html | None:
     if not rows:
         return None
-    first, second = (join([bundle_key(index), name]) for index, name in enumerate([*bundles, "first", "second"][:2]))
+    first, second = [*bundles, "the first", "the second"][:2]
     columns = [
         Column("Metric"),
-        Column(first, "number"),
-        Column(second, "number"),
+        Column(join([bundle_key(0), "First"]), "number"),
+        Column(join([bundle_key(1), "Second"]), "number"),
         Column("Difference", "number"),
         Column("95 % interval", "number"),
         Column(hidden_text("Interval as a picture"), "picture"),
@@ -215,9 +206,9 @@ def _comparison(rows: Sequence[Row], bundles: Sequence[str]) -> Html | None:
         )
         for row in rows
     )
-    note = "Pairs are drawn again and again with replacement, both bundles' results of a pair together."
-    scale = "In the pictures the upright line is no difference; each has its own scale."
-    return join([tag("p", f"{note} {scale}"), table("Second bundle minus first", columns, cells)])
+    note = "Pairs were drawn again and again with replacement, both bundles' results of a pair together. "
+    scale = tag("span", "In the pictures the upright line is no difference; each has its own scale.", class_="wide")
+    return join([tag("p", note, scale), table(f"Second, {second}, against first, {first}", columns, cells)])
 
 
 def _interval(row: Row) -> Html | None:

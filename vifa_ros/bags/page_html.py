@@ -111,12 +111,11 @@ class Column:
     class_: str | None = None
 
 
-def table(caption: str, columns: Sequence[Column], rows: Iterable[Sequence[Any]], groups: Html | None = None) -> Html:
+def table(caption: str, columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> Html:
     """A table in a box of its own, which scrolls sideways where the screen is narrow.
 
     Args:
         rows: each with one cell a column, text or `Html`; the first one is its row's header.
-        groups: a row of headers above that of the columns.
     """
     heads = (tag("th", column.title, scope="col", class_=column.class_) for column in columns)
     body = (
@@ -130,7 +129,7 @@ def table(caption: str, columns: Sequence[Column], rows: Iterable[Sequence[Any]]
     whole = tag(
         "table",
         tag("caption", caption),
-        tag("thead", groups, tag("tr", *heads)),
+        tag("thead", tag("tr", *heads)),
         tag("tbody", join(body, "\n")),
     )
     return tag("div", whole, class_="scroll", tabindex="0", role="group", aria_label=caption)

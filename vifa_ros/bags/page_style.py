@@ -127,18 +127,21 @@ figure { margin: 0; min-width: 0; }
 .legend { display: flex; flex-wrap: wrap; gap: 0.25rem 1.25rem; padding: 0; margin: 0 0 0.5rem; list-style: none; }
 
 @media (max-width: 30rem) {
-  .picture { display: none; }
+  .picture, .wide, th .key { display: none; }
   table { font-size: 0.875rem; }
   th, td { padding-right: 0.625rem; }
   .long div { grid-template-columns: 1fr; padding: 0.25rem 0; }
 }
 @media print {
-  html { color-scheme: light; }
-  body { max-width: none; padding: 0; font-size: 10pt; }
+  html { color-scheme: light; font-size: 9pt; }
+  body { max-width: none; padding: 0; }
   nav { display: none; }
   h2, h3, caption { break-after: avoid; }
   figure, tr, .verdict { break-inside: avoid; }
   .scroll { overflow: visible; }
+  th, td { padding-right: 0.75rem; }
+  .number, thead tr > * { white-space: normal; }
+  .picture { width: 5rem; min-width: 5rem; }
   .plots, .pictures { grid-template-columns: 1fr 1fr; }
 }
 """
