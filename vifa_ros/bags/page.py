@@ -206,9 +206,12 @@ def _comparison(rows: Sequence[Row], bundles: Sequence[str]) -> Html | None:
         )
         for row in rows
     )
-    note = "Pairs were drawn again and again with replacement, both bundles' results of a pair together. "
+    note = (
+        f"The first is {first}, the second {second}. For the interval, pairs were drawn again and again with "
+        "replacement, both bundles' results of a pair together. "
+    )
     scale = tag("span", "In the pictures the upright line is no difference; each has its own scale.", class_="wide")
-    return join([tag("p", note, scale), table(f"Second, {second}, against first, {first}", columns, cells)])
+    return join([tag("p", note, scale), table("Second against first", columns, cells)])
 
 
 def _interval(row: Row) -> Html | None:
