@@ -18,7 +18,7 @@ from vifa_training.data import DataSet
 from vifa_training.distillation.reference import new_task, train_reference
 from vifa_training.distillation.stage2 import teach_head
 from vifa_training.export import head_graph
-from vifa_training.networks import FusionNetwork, build_network
+from vifa_training.networks import FusionNetwork, add_task_head, build_network
 from vifa_training.pictures import Fused
 from vifa_training.task_evaluation import evaluate_task
 from vifa_training.task_model import JointModel
@@ -86,7 +86,7 @@ def learn_head(
     torch.manual_seed(preset.head.seed)
     if recipe.task in network.heads:
         del network.heads[recipe.task]
-    network.add_head(recipe.task)
+    add_task_head(network, recipe.task, recipe.head_layers)
     teach_head(network, recipe.task, reference, run / "reference", pairs, preset.head, run / "stage2")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from vifa_runtime.bundle import BACKBONE, Bundle
 from vifa_training.checkpoint import TrainingError
-from vifa_training.networks import FusionNetwork, build_network
+from vifa_training.networks import FusionNetwork, build_network, deepen
 
 READABLE = ("nano", "tardal", "piafusion")  # of the others, graphs keep some weights under no name of their own
 _TOLERANCE = 1e-3  # of a feature, relative to the largest one
@@ -36,7 +37,9 @@ def network_of(bundle: Bundle) -> FusionNetwork:
     network = build_network(bundle.network, bundle.task_names)
     _fill(network.backbone, read_weights(bundle.graphs[BACKBONE]), f"{bundle.name}/{BACKBONE}")
     for task in bundle.tasks:
-        _fill(network.heads[task.name], read_weights(bundle.graphs[task.head]), f"{bundle.name}/{task.head}")
+        weights = read_weights(bundle.graphs[task.head])
+        deepen(network, task.name, sum(bool(re.fullmatch(r"more\.\d+\.weight", name)) for name in weights))
+        _fill(network.heads[task.name], weights, f"{bundle.name}/{task.head}")
     network.eval()
     _compare(network, bundle)
     return network

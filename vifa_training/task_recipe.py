@@ -53,6 +53,7 @@ class TaskRecipe:
         fusion_weight: of the fusion loss beside the task's loss in a reference model; 0 is Eq. 2 as printed.
         fusion_share: share of the learning rate that the backbone of fusion gets in a reference model.
         head_share: that its head gets.
+        head_layers: convolutions of the thin head that stage 2 teaches, at least; a network's own head may have more.
         fusion_loss: weights of `FusionWeights`.
         presets: name -> schedules; `crop` in pixels of what the task network sees.
         licences: of weights and data.
@@ -76,6 +77,7 @@ class TaskRecipe:
     fusion_weight: float = 1.0
     fusion_share: float = 0.1
     head_share: float = 1.0
+    head_layers: int = 1
     fusion_loss: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -204,8 +206,9 @@ def _check_values(content: Mapping[str, Any]) -> None:
         raise ValueError(f"presets holds none; give one or more of {', '.join(PRESETS)}")
     _check_classes(content["classes"], content.get("rare", ()))
     _check_thresholds(content.get("thresholds", {}), kind)
-    if not _is_whole(content.get("shrink", 1), 1):
-        raise ValueError(f"shrink must be a whole number of 1 or more, got {content['shrink']!r}")
+    for key in ("shrink", "head_layers"):
+        if not _is_whole(content.get(key, 1), 1):
+            raise ValueError(f"{key} must be a whole number of 1 or more, got {content[key]!r}")
     for key in ("fusion_weight", "fusion_share", "head_share"):
         if not _is_number(content.get(key, 1.0), math.inf):
             raise ValueError(f"{key} must be a number of 0 or more, got {content[key]!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from vifa_runtime.pipeline import FusionPipeline
 from vifa_training.bundle_network import READABLE, network_of, read_weights
 from vifa_training.checkpoint import TrainingError
 from vifa_training.export import export_bundle, head_graph
-from vifa_training.networks import FusionNetwork
+from vifa_training.networks import FusionNetwork, count_layers, deepen
 from vifa_training.onnx_graphs import half_weights
 from vifa_training.pictures import Fused
 
@@ -59,6 +60,20 @@ def test_its_graphs_are_those_of_the_bundle_again() -> None:
     for task in bundle.tasks:
         images = [run_head(graph, features) for graph in (bundle.graphs[task.head], head_graph(found, task.name))]
         np.testing.assert_array_equal(*images)
+
+
+@pytest.mark.parametrize("name", READABLE)
+def test_a_head_of_more_layers_is_read_back_with_all_of_them(name: str, tmp_path: Path) -> None:
+    network, bundle = copy.deepcopy(exported(name))
+    deepen(network, "second", 2)
+    for layer in network.heads["second"].more:
+        nn.init.normal_(layer.weight, std=0.05)
+    grown = export_bundle(network, bundle.tasks, tmp_path / "grown", bundle.manifest | {"name": "grown"}, "card")
+    found = network_of(grown)
+    assert [count_layers(found.heads[task]) - count_layers(network.heads["first"]) for task in found.heads] == [0, 2]
+    for task in network.heads:
+        expected = Fused(network, task).luma(SAMPLE)
+        np.testing.assert_allclose(Fused(found, task).luma(SAMPLE), expected, rtol=0, atol=1e-5)
 
 
 def noise_features(bundle: Bundle) -> dict[str, np.ndarray]:

@@ -9,9 +9,9 @@ from task_toys import lively_network, noise_sample
 from torch import nn
 from torch.nn import functional as F
 
-from vifa_training.experiments.head_depth import count_layers, with_fresh_head
+from vifa_training.experiments.head_depth import with_fresh_head
 from vifa_training.export import head_graph
-from vifa_training.networks import NETWORKS, build_network, count_parameters, deepen
+from vifa_training.networks import NETWORKS, add_task_head, build_network, count_layers, count_parameters, deepen
 from vifa_training.pictures import Fused, replace_luma
 from vifa_training.task_recipe import load_task_recipe
 
@@ -30,7 +30,7 @@ OWN = {
 def test_a_deeper_head_has_so_many_layers_and_parameters_more(name: str, more: int) -> None:
     own, _, channels = OWN[name]
     shared, recipe = build_network(name, ["shared"]), load_task_recipe("msrs-detection")
-    network = with_fresh_head(shared, recipe, more, seed=0)
+    network = with_fresh_head(shared, recipe, own + more, seed=0)
     assert list(shared.heads) == ["shared"] and list(network.heads) == ["shared", "road_users"]
     assert count_layers(shared.heads["shared"]) == own
     head = network.heads["road_users"]
@@ -44,20 +44,32 @@ def test_a_deeper_head_has_so_many_layers_and_parameters_more(name: str, more: i
     assert fused.shape == (1, 1, size, size) and bool(fused.isfinite().all())
 
 
+@pytest.mark.parametrize(("name", "layers"), [("nano", 1), ("nano", 2), ("nano", 4), ("tardal", 1), ("tardal", 3)])
+def test_a_task_s_head_has_at_least_as_many_layers_as_asked_for(name: str, layers: int) -> None:
+    network = build_network(name, ["shared"])
+    head = add_task_head(network, "new", layers)
+    assert network.heads["new"] is head
+    assert count_layers(head) == max(layers, OWN[name][0])
+    with pytest.raises(ValueError, match="'new' already"):
+        add_task_head(network, "new", layers)
+
+
 def test_every_network_is_covered() -> None:
     assert set(OWN) == set(NETWORKS)
 
 
 def test_fresh_heads_differ_by_their_seed_alone() -> None:
     shared, recipe = build_network("nano", ["shared"]), load_task_recipe("msrs-detection")
-    heads = [with_fresh_head(shared, recipe, 1, seed).heads["road_users"].more[0].weight for seed in (0, 0, 1)]
+    heads = [with_fresh_head(shared, recipe, 2, seed).heads["road_users"].more[0].weight for seed in (0, 0, 1)]
     assert torch.equal(heads[0], heads[1]) and not torch.equal(heads[0], heads[2])
 
 
 def test_each_layer_adds_its_own_and_nothing_is_changed_in_place() -> None:
-    network = lively_network("tardal", ["a"])
+    network = lively_network("tardal", ["a"]).train()
     inner = network.heads["a"]
-    head = deepen(lambda: inner, "funnel2", 64, 2).train()
+    deepen(network, "a", 2)
+    head = network.heads["a"]
+    assert head.training
     torch.manual_seed(0)
     features = {"funnel2": torch.randn(2, 64, 9, 11)}
     before = features["funnel2"].clone()
@@ -77,7 +89,9 @@ def test_a_deeper_head_of_nano_still_starts_from_the_visible_luma() -> None:
     inner = network.heads["a"]
     for parameter in inner.parameters():
         nn.init.zeros_(parameter)
-    head = deepen(lambda: inner, "features", 16, 2).eval()
+    deepen(network.eval(), "a", 2)
+    head = network.heads["a"]
+    assert not head.training
     features = {"features": torch.randn(1, 16, 8, 8), "luma": torch.rand(1, 1, 16, 16)}
     with torch.no_grad():
         assert torch.equal(head(features), features["luma"])
@@ -88,10 +102,9 @@ def test_a_deeper_head_of_nano_still_starts_from_the_visible_luma() -> None:
 def test_the_graph_of_a_deeper_head_equals_torch(name: str) -> None:
     import onnxruntime
 
-    _, feature, channels = OWN[name]
     network = lively_network(name, ["a"])
     inner = network.heads["a"]
-    network.swap_head("a", deepen(lambda: inner, feature, channels, 2))
+    deepen(network, "a", 2)
     for layer in network.heads["a"].more:
         nn.init.normal_(layer.weight, std=0.05)
     network.eval()

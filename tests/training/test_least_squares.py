@@ -93,8 +93,7 @@ def test_a_head_whose_last_layer_is_followed_by_a_norm_is_left_as_it_is() -> Non
 
 def test_the_last_layer_of_a_deeper_head_is_solved_behind_its_other_layers() -> None:
     network = vivid("nano")
-    inner = network.heads["a"]
-    network.swap_head("a", deepen(lambda: inner, "features", 16, 2).eval())
+    deepen(network, "a", 2)
     batches = taught(network, "a", noise_batches(network))
     student = copy.deepcopy(network)
     nn.init.normal_(student.heads["a"].inner.change.weight)

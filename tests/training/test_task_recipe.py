@@ -152,6 +152,7 @@ def preset(part: str = "task", **changes: Any) -> dict[str, Any]:
         ({"validation": ["a", "b"]}, "validation must be a text, got ['a', 'b']"),
         ({"shrink": 0}, "shrink must be a whole number of 1 or more, got 0"),
         ({"shrink": 1.5}, "shrink must be a whole number"),
+        ({"head_layers": 0}, "head_layers must be a whole number of 1 or more, got 0"),
         ({"thresholds": {"score": 1.5}}, "thresholds.score must be in 0..1, got 1.5"),
         ({"thresholds": {"iou": NAN}}, "thresholds.iou must be in 0..1, got nan"),
         ({"thresholds": {"max_detections": 0}}, "thresholds.max_detections must be a whole number in 1..10000, got 0"),

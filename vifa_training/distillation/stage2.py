@@ -15,7 +15,7 @@ from vifa_training.data import Augmentation, Batch, DataSet, Sample
 from vifa_training.distillation.extended import ExtendedData
 from vifa_training.distillation.features import FeatureCrops, whole
 from vifa_training.distillation.least_squares import solve_last_layer
-from vifa_training.networks import FusionNetwork, Head, Trainable
+from vifa_training.networks import FusionNetwork, Head, Trainable, count_layers
 from vifa_training.objectives import Objective
 from vifa_training.pictures import Fused
 from vifa_training.schedule import Schedule
@@ -52,6 +52,7 @@ def stage2(
     if not (run / "last.safetensors").exists():
         begin(student, extended)
     identity = f"{taught_by} on {digest_names(pairs.names)} behind {fingerprint(network.backbone)}"
+    identity += f", a head of {count_layers(student.head)} layers"
     crops = FeatureCrops(network, extended, schedule.crop, count_crops(schedule, len(pairs)), schedule.seed)
     student.features = crops.features
     train(student, ImitationObjective(), crops, None, schedule, run, identity, AS_FUSED)  # Eq. 3

@@ -17,7 +17,7 @@ from vifa_training.experiments.tasks import (
     reference_of,
     train_shared,
 )
-from vifa_training.networks import FusionNetwork, count_parameters, deepen
+from vifa_training.networks import FusionNetwork, add_task_head, count_layers, count_parameters
 from vifa_training.pictures import Fused
 from vifa_training.predictions import load_predictions, save_predictions
 from vifa_training.task_evaluation import Pooled, predict
@@ -44,7 +44,7 @@ def run_head_depth(experiment: TasksExperiment, fold: int, depths: Sequence[int]
         for depth in depths:
             if depth < own_layers:
                 continue
-            network = with_fresh_head(shared, recipe, depth - own_layers, preset.head.seed)
+            network = with_fresh_head(shared, recipe, depth, preset.head.seed)
             run = inside / f"depth{depth}"
             teach_head(network, recipe.task, model, inside / "ref", training, preset.head, run)
             if not (run / "predictions.json").exists():
@@ -61,17 +61,9 @@ def run_head_depth(experiment: TasksExperiment, fold: int, depths: Sequence[int]
     return rows
 
 
-def with_fresh_head(shared: FusionNetwork, recipe: TaskRecipe, more_layers: int, seed: int) -> FusionNetwork:
-    """A copy of the shared network with a fresh head for the task, deeper by so many convolutions."""
+def with_fresh_head(shared: FusionNetwork, recipe: TaskRecipe, layers: int, seed: int) -> FusionNetwork:
+    """A copy of the shared network with a fresh head of so many convolutions for the task."""
     network = copy.deepcopy(shared)
     torch.manual_seed(seed)
-    head = network.add_head(recipe.task)
-    feature = network.backbone.handed_on[0]
-    channels = network.distilled_layers[feature]
-    network.swap_head(recipe.task, deepen(lambda: head, feature, channels, more_layers))
+    add_task_head(network, recipe.task, layers)
     return network.eval()
-
-
-def count_layers(head: torch.nn.Module) -> int:
-    """Convolutions of a head."""
-    return sum(isinstance(module, torch.nn.Conv2d) for module in head.modules())

@@ -41,7 +41,7 @@ from vifa_training.experiments.tasks import (
     train_shared,
     train_unlabelled,
 )
-from vifa_training.networks import FusionNetwork
+from vifa_training.networks import FusionNetwork, add_task_head
 from vifa_training.objectives.fusion_loss import FusionWeights
 from vifa_training.pictures import Fused
 from vifa_training.predictions import save_predictions
@@ -228,7 +228,7 @@ class SequenceFold:
         for index, recipe in enumerate(self.recipes):
             model, schedule = self.references[index], recipe.preset(self.experiment.preset).head
             torch.manual_seed(schedule.seed)
-            network.add_head(recipe.task)
+            add_task_head(network, recipe.task, recipe.head_layers)
             run = self.folder / name / str(index)
             teach_head(network, recipe.task, model, self._reference_run(index), self.training[index], schedule, run)
             shown.append((Fused(network, recipe.task), model.task))

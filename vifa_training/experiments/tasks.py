@@ -25,7 +25,7 @@ from vifa_training.data import Concatenation, DataSet, Subset, contiguous_folds,
 from vifa_training.data.pair_files import day_or_night
 from vifa_training.distillation.reference import new_task, train_alone, train_reference
 from vifa_training.distillation.stage2 import teach_head
-from vifa_training.networks import FusionNetwork, build_network
+from vifa_training.networks import FusionNetwork, add_task_head, build_network
 from vifa_training.objectives import build_objective
 from vifa_training.pictures import SOURCES, Fused, Picture, Pictures
 from vifa_training.predictions import load_predictions, save_predictions
@@ -123,7 +123,7 @@ def _methods(
     def vifa() -> tuple[Fused, TaskNetwork]:
         model, network = reference(), copy.deepcopy(shared)
         torch.manual_seed(preset.head.seed)
-        network.add_head(recipe.task)
+        add_task_head(network, recipe.task, recipe.head_layers)
         teach_head(network, recipe.task, model, folder / "ref", training, preset.head, folder / "vifa")
         return Fused(network, recipe.task), model.task
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from vifa_training.networks.base import Backbone, Features, FusionNetwork, Head, LastLayer, Trainable, count_parameters
-from vifa_training.networks.deeper import deepen
+from vifa_training.networks.deeper import add_task_head, count_layers, deepen
 from vifa_training.networks.didfuse import DIDFuse
 from vifa_training.networks.nano import Nano
 from vifa_training.networks.piafusion import PIAFusion
@@ -38,7 +38,9 @@ __all__ = [
     "Head",
     "LastLayer",
     "Trainable",
+    "add_task_head",
     "build_network",
+    "count_layers",
     "count_parameters",
     "deepen",
 ]

@@ -1,13 +1,11 @@
-"""Heads of more layers, for the question how many a task needs (the paper's Figure 4)."""
+"""Heads of more layers than a network's own: how many a task needs is the question of the paper's Figure 4."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vifa_training.networks.base import Features, Head, LastLayer
+from vifa_training.networks.base import Features, FusionNetwork, Head, LastLayer
 
 
 class DeeperHead(Head):
@@ -32,6 +30,25 @@ class DeeperHead(Head):
         return {**features, self.feature: refined}
 
 
-def deepen(make_head: Callable[[], Head], feature: str, channels: int, layers: int) -> Head:
-    """A fresh head of `layers` more layers than `make_head` gives."""
-    return DeeperHead(make_head(), feature, channels, layers) if layers else make_head()
+def add_task_head(network: FusionNetwork, task: str, layers: int = 1) -> Head:
+    """Add a task: a fresh head of at least so many convolutions; a network's own head may have more.
+
+    Raises:
+        ValueError: the task is there already.
+    """
+    head = network.add_head(task)
+    deepen(network, task, max(0, layers - count_layers(head)))
+    return network.heads[task]
+
+
+def deepen(network: FusionNetwork, task: str, more: int) -> None:
+    """Put so many fresh convolutions before a task's head, on the first feature that heads are handed."""
+    if more:
+        head, feature = network.heads[task], network.backbone.handed_on[0]
+        deeper = DeeperHead(head, feature, network.distilled_layers[feature], more)
+        network.swap_head(task, deeper.train(head.training))
+
+
+def count_layers(head: nn.Module) -> int:
+    """Convolutions of a head."""
+    return sum(isinstance(module, nn.Conv2d) for module in head.modules())
