@@ -40,8 +40,13 @@ def make_report() -> dict:
             "bag": {"path": "bags/street", "sha256": "ab" * 32, "duration_s": 12.25, "messages": 4711},
             "bundles": {name: {"sha256": "cd" * 32, "network": f"network of {name}"} for name in BUNDLES},
             "settings": {"pairing": {"slop": 0.0213}, "topics": ["/a", "/b"]},
+            "notes": ["the bag is cut off", "the last bad image was torn"],
         },
         "rows": rows,
+        "undefined": [
+            {"bundle": BUNDLES[0], "task": TASKS[0], "metric": "ap50_owl", "reason": "there is no owl"},
+            {"bundle": None, "task": TASKS[1], "metric": "map50_all", "reason": "not compared"},
+        ],
         "streams": [
             {"stream": stream, "topic": f"/{stream}", "received": received, "paired": 1203, "dropped": dropped}
             | {"rate_hz": value()}
@@ -63,8 +68,8 @@ def make_report() -> dict:
             for i in range(3)
         ],
         "thresholds": [
-            {**{key: row[key] for key in of}, "limit": value(), "value": value(), "passed": passed}
-            for row, passed in zip(rows, (True, False), strict=False)
+            {**{key: row[key] for key in of}, "side": side, "limit": value(), "value": value(), "passed": passed}
+            for row, side, passed in zip(rows, ("below", "above"), (True, False), strict=False)
         ],
         "comparison": [
             {"task": task, "metric": "en", "tag": "day", "first": value(), "second": value(), "difference": value()}
@@ -75,9 +80,9 @@ def make_report() -> dict:
 
 
 def map_text(content, change):
-    """`content` with `change` applied to every text in it, keys of the meta's mappings with it; the rows' keys stay."""
+    """`content` with `change` applied to every text in it that may be any text; keys stay."""
     if isinstance(content, dict):
-        return {key: map_text(value, change) for key, value in content.items()}
+        return {key: value if key in ("file", "side") else map_text(value, change) for key, value in content.items()}
     if isinstance(content, list):
         return [map_text(value, change) for value in content]
     return change(content) if isinstance(content, str) else content

@@ -18,7 +18,7 @@ from vifa_ros.bags.page import render_page
 from vifa_ros.bags.page_frames import MOST_PICTURES, MOST_PIXELS
 from vifa_ros.bags.page_style import DARK, LIGHT
 
-PARTS = {"thresholds", "rows", "comparison", "streams", "drops", "latency", "frames", "worst"}
+PARTS = {"undefined", "thresholds", "rows", "comparison", "streams", "drops", "latency", "frames", "worst"}
 COLOURS = ((200, 60, 20), (130, 130, 130), (20, 90, 220))  # of the pictures; blue, green, red
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -145,6 +145,22 @@ def test_verdict_says_what_failed(folder):
     failed = verdict([held, missed])
     assert text_of(failed).startswith("✗ Failed: 1 of 2 thresholds not held.")
     assert numbers_of(failed) == {missed["limit"], missed["value"]}
+    wanted = [text_of(td) for td in part(parse(render_page(report, folder)), "thresholds").findall(".//td[1]")]
+    assert wanted == [f"at least {held['limit']:.4f}", f"at most {missed['limit']:.4f}"]
+
+
+def test_what_has_no_value_is_told_with_its_reason(folder):
+    root = parse(render_page(make_report(), folder))
+    lines = part(root, "metrics").findall("table") or list(part(root, "metrics").iter("table"))[-1].findall("tbody/tr")
+    assert [text_of(line) for line in lines] == [
+        "AP50 owl of roads, by smallthere is no owl",
+        "mAP50 of fieldsnot compared",
+    ]
+
+
+def test_notes_are_seen_first(folder):
+    notes = parse(render_page(make_report(), folder)).findall("body/header/ul/li")
+    assert [text_of(note) for note in notes] == ["the bag is cut off", "the last bad image was torn"]
 
 
 def test_comparison_says_whether_the_interval_leaves_out_zero(folder):
@@ -159,7 +175,6 @@ def test_comparison_says_whether_the_interval_leaves_out_zero(folder):
 
 def hostile_report(change) -> dict:
     report = map_text(make_report(), change)
-    report["worst"] = [row | {"file": f"{i}.png"} for i, row in enumerate(report["worst"])]
     bundles = {change(name): value for name, value in zip(BUNDLES, report["meta"]["bundles"].values(), strict=True)}
     report["meta"] |= {"bundles": bundles, "settings": {change("a"): {change("b"): change("c")}}}
     return report
@@ -226,10 +241,10 @@ def test_whatever_is_missing_has_no_part_in_the_page(folder, missing, is_empty):
     root = parse(render_page(report, folder))
     shown = {element.get("id") for element in root.iter("section")}
     names = {"rows": "metrics", "streams": "frames", "frames": "time"}
-    gone = {names.get(name, name) for name in missing} - {"metrics", "drops"}
-    all_of_them = {names.get(name, name) for name in PARTS} - {"drops"} | {"run"}
+    gone = {names.get(name, name) for name in missing} - {"metrics", "drops", "undefined"}
+    all_of_them = {names.get(name, name) for name in PARTS} - {"drops", "undefined"} | {"run"}
     assert shown == all_of_them - gone
-    assert ("no pair came through" in text_of(part(root, "metrics"))) == ("rows" in missing)
+    assert ("Nothing was measured." in text_of(part(root, "metrics"))) == ("rows" in missing)
     check_nothing_comes_from_elsewhere(root)
 
 

@@ -21,6 +21,7 @@ from vifa_ros.bags.page_html import (
     tag,
 )
 from vifa_ros.bags.page_plots import interval_bar, share_bar, spread_bar
+from vifa_ros.bags.page_series import Series
 from vifa_ros.bags.page_style import STYLE
 from vifa_ros.bags.page_words import REASONS, bundle_key, metric_heading, metric_words, of_task, swatch
 
@@ -31,22 +32,22 @@ def render_page(report: Mapping[str, Any], folder: Path) -> str:
     """The whole page.
 
     Args:
-        report: what report.json holds; of it, all but `meta` may be empty or missing.
+        report: what report.json holds; of it, all but `meta` may be empty or missing. `frames` may be any iterable of
+            rows; it is read once, and not held.
         folder: the report's, with the pictures of `report["worst"]` in `worst/`. One that can't be read is named.
     """
     meta: Mapping[str, Any] = report["meta"]
-    rows, frames, worst = (_part(report, name) for name in ("rows", "frames", "worst"))
-    bundles = list(dict.fromkeys([*meta.get("bundles", {}), *(row["bundle"] for row in (*rows, *frames))]))
-    pictures = collect_pictures(worst)
-    start = min((row["stamp"] for row in (*frames, *worst)), default=0)
+    series = Series(report.get("frames") or ())
+    bundles = list(dict.fromkeys([*meta.get("bundles", {}), *series.bundles]))
+    pictures = collect_pictures(_part(report, "worst"))
     sections = [
         ("thresholds", "Thresholds", _thresholds(_part(report, "thresholds"))),
-        ("metrics", "Metrics", _metrics(rows)),
+        ("metrics", "Metrics", _metrics(_part(report, "rows"), _part(report, "undefined"))),
         ("comparison", "Comparison", _comparison(_part(report, "comparison"), bundles)),
         ("frames", "What became of the frames", _frames(_part(report, "streams"), _part(report, "drops"))),
         ("latency", "Latency", _latency(_part(report, "latency"))),
-        ("time", "Over time", over_time(frames, bundles, pictures, start)),
-        ("worst", "Worst frames", worst_frames(pictures, folder / "worst", start)),
+        ("time", "Over time", over_time(series, bundles, pictures)),
+        ("worst", "Worst frames", worst_frames(pictures, folder / "worst", series)),
         ("run", "How it was run", _run(meta)),
     ]
     shown = [(id_, title, content) for id_, title, content in sections if content]
@@ -102,8 +103,8 @@ def _verdict(thresholds: Sequence[Row]) -> Html:
             "li",
             f"{metric_words(row['metric'])[0]} {of_task(row)}: ",
             number(row["value"]),
-            ", limit ",
-            number(row["limit"]),
+            ", wanted ",
+            _limit(row),
         )
         for row in failed
     )
@@ -123,7 +124,8 @@ def _measured(meta: Mapping[str, Any]) -> Html:
     names = (tag("span", bundle_key(index), name) for index, name in enumerate(bundles))
     facts.append(("Bundles" if len(bundles) > 1 else "Bundle", join(names, tag("br"))))
     facts += [("Machine", meta.get("machine")), ("Date", meta.get("date"))]
-    return tag("dl", *_definitions(facts), class_="facts")
+    notes = tag("ul", *(tag("li", note) for note in meta["notes"]), class_="notes") if meta.get("notes") else None
+    return join([tag("dl", *_definitions(facts), class_="facts"), notes])
 
 
 def _definitions(facts: Iterable[tuple[str, Any]]) -> Iterator[Html]:
@@ -139,7 +141,7 @@ def _thresholds(rows: Sequence[Row]) -> Html | None:
     cells = (
         (
             metric_heading(row["metric"], of_task(row)),
-            number(row["limit"]),
+            _limit(row),
             number(row["value"]),
             tag("span", "✓ passed", class_="good") if row["passed"] else tag("span", "✗ failed", class_="bad"),
         )
@@ -148,15 +150,25 @@ def _thresholds(rows: Sequence[Row]) -> Html | None:
     return table("Every threshold, and what was measured", columns, cells)
 
 
-def _metrics(rows: Sequence[Row]) -> Html:
-    if not rows:
-        return tag("p", "Nothing was measured: no pair came through.")
+def _limit(row: Row) -> Html:
+    """What was wanted: a value fails on one side of the limit."""
+    return join([{"below": "at least ", "above": "at most "}[row["side"]], number(row["limit"])])
+
+
+def _metrics(rows: Sequence[Row], undefined: Sequence[Row]) -> Html:
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["task"], row["bundle"]), []).append(row)
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     order = sorted(groups, key=lambda of: tasks.index(of[0]))  # the tables of a task side by side
-    return tag("div", *(_metric_table(*of, groups[of]) for of in order), class_="tables")
+    parts = [tag("div", *(_metric_table(*of, groups[of]) for of in order), class_="tables")]
+    if not rows:
+        parts = [tag("p", "Nothing was measured.")]
+    if undefined:
+        columns = [Column("Metric"), Column("Reason")]
+        reasons = ((metric_heading(row["metric"], of_task(row)), row["reason"]) for row in undefined)
+        parts.append(table("What has no value, and why", columns, reasons))
+    return join(parts)
 
 
 def _metric_table(task: str, bundle: str, rows: Sequence[Row]) -> Html:
@@ -208,7 +220,7 @@ def _comparison(rows: Sequence[Row], bundles: Sequence[str]) -> Html | None:
     )
     note = (
         f"The first is {first}, the second {second}. For the interval, pairs were drawn again and again with "
-        "replacement, both bundles' results of a pair together. "
+        "replacement, neighbours in time together, and both bundles' results of a pair together. "
     )
     scale = tag("span", "In the pictures the upright line is no difference; each has its own scale.", class_="wide")
     return join([tag("p", note, scale), table("Second against first", columns, cells)])
@@ -279,7 +291,7 @@ def _spread(values: tuple[Any, Any, Any], most: float) -> Html | None:
 
 def _run(meta: Mapping[str, Any]) -> Html:
     """All that is known of the run, as report.json has it."""
-    plain = {name: value for name, value in meta.items() if not isinstance(value, Mapping)}
+    plain = {name: value for name, value in meta.items() if not isinstance(value, Mapping) and name != "notes"}
     groups = [(name, value) for name, value in meta.items() if isinstance(value, Mapping)]
     parts = [tag("dl", *_definitions(_flat(plain)), class_="long")]
     for name, group in groups:

@@ -6,21 +6,19 @@ import base64
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from statistics import fmean
 from typing import Any
 
 import cv2
 import numpy as np
 
-from vifa_ros.bags.page_html import Html, is_finite, is_number, join, number, plain_number, tag
-from vifa_ros.bags.page_plots import Mark, frames_a_point, line_plot, thin
+from vifa_ros.bags.page_html import Html, is_finite, join, number, plain_number, tag
+from vifa_ros.bags.page_plots import Mark, line_plot
+from vifa_ros.bags.page_series import Line, Point, Series
 from vifa_ros.bags.page_words import bundle_key, metric_heading, metric_words, tag_key
 
 MOST_PICTURES = 24  # that the page holds; of more, only the files are named
-MOST_PIXELS = 640 * 480  # of a picture
+MOST_PIXELS = 640 * 640  # of a picture
 _QUALITY = 82  # of its JPEG, 0..100
-
-_NO_METRICS = frozenset({"index", "stamp", "tag", "bundle", "task"})
 
 Row = Mapping[str, Any]
 
@@ -43,42 +41,18 @@ def collect_pictures(worst: Sequence[Row]) -> list[Picture]:
     return list(found.values())
 
 
-@dataclass(frozen=True)
-class _Plots:
-    """What all plots share: lines, shades, pictures to point at, and the time of their axis in nanoseconds."""
-
-    bundles: Sequence[str]
-    tags: Sequence[str]
-    pictures: Sequence[Picture]
-    start: int
-    end: int
-    each: int
-
-    def seconds(self, row: Row) -> float:
-        return (row["stamp"] - self.start) * 1e-9
-
-
-def over_time(frames: Sequence[Row], bundles: Sequence[str], pictures: Sequence[Picture], start: int) -> Html | None:
-    """A plot of every metric of every task over time, one line a bundle; None without frames.
-
-    Args:
-        start: nanoseconds, where the page's seconds begin.
-    """
-    if not frames:
+def over_time(series: Series, bundles: Sequence[str], pictures: Sequence[Picture]) -> Html | None:
+    """A plot of every metric of every task over time, one line a bundle; None where there are no values."""
+    if not series.lines:
         return None
-    frames = sorted(frames, key=lambda row: row["stamp"])
-    tags = list(dict.fromkeys(row["tag"] for row in frames))
-    each = frames_a_point(len({row["index"] for row in frames}))
-    plots = _Plots(bundles, tags, pictures, start, frames[-1]["stamp"], each)
-    parts = [tag("p", _how_to_read(each))]
+    parts = [tag("p", _how_to_read(series.each))]
     if len(bundles) > 1:
         parts.append(_legend((bundle_key(index), name) for index, name in enumerate(bundles)))
-    if len(tags) > 1:
-        parts.append(_legend((tag_key(index), name) for index, name in enumerate(tags)))
-    for task in dict.fromkeys(row["task"] for row in frames):
-        own = [row for row in frames if row["task"] == task]
-        metrics = dict.fromkeys(name for row in own for name in row if name not in _NO_METRICS)
-        figures = (_figure(plots, own, metric) for metric in metrics)
+    if len(series.tags) > 1:
+        parts.append(_legend((tag_key(index), name) for index, name in enumerate(series.tags)))
+    for task in dict.fromkeys(task for task, _ in series.lines):
+        metrics = [metric for of, metric in series.lines if of == task]
+        figures = (_figure(series, task, metric, bundles, pictures) for metric in metrics)
         parts += [tag("h3", f"Task {task}"), tag("div", *figures, class_="plots")]
     return join(parts)
 
@@ -88,8 +62,8 @@ def _how_to_read(each: int) -> str:
     if each == 1:
         return f"Each point is one pair. {scales}"
     return (
-        f"There are more pairs than pixels, so each point stands for {each} pairs in a row: the line is their mean, "
-        f"the pale band goes from their least to their greatest value. report.json has every pair. {scales}"
+        f"There are more pairs than pixels, so each point stands for up to {each} pairs in a row: the line is their "
+        f"mean, the pale band goes from their least to their greatest value. report.json has every pair. {scales}"
     )
 
 
@@ -97,61 +71,56 @@ def _legend(entries: Iterator[tuple[Html, str]]) -> Html:
     return tag("ul", *(tag("li", sign, name) for sign, name in entries), class_="legend")
 
 
-def _figure(plots: _Plots, frames: Sequence[Row], metric: str) -> Html | None:
-    """One plot, or a sentence where no pair has a value; None where the key holds no numbers at all."""
-    if not any(is_number(row.get(metric)) for row in frames):
-        return None
-    values = [
-        [(plots.seconds(row), row[metric]) for row in frames if row["bundle"] == name and is_finite(row.get(metric))]
-        for name in plots.bundles
-    ]
+def _figure(series: Series, task: str, metric: str, bundles: Sequence[str], pictures: Sequence[Picture]) -> Html:
+    """One plot, or a sentence where no pair has a value."""
+    of_bundles = series.lines[task, metric]
+    lines = [of_bundles.get(name, Line()) for name in bundles]
     heading = tag("figcaption", metric_heading(metric))
-    if not any(values):
+    if not any(line.points for line in lines):
         return tag("figure", heading, tag("p", "No pair has a value."))
-    said = " ".join(_summary(name, own) for name, own in zip(plots.bundles, values, strict=True) if own)
-    tags = [(plots.seconds(row), plots.tags.index(row["tag"])) for row in frames]
+    said = " ".join(_summary(name, line.whole()) for name, line in zip(bundles, lines, strict=True) if line.points)
     plot = line_plot(
         f"{metric_words(metric)[0]} over time. {said}",
-        (0.0, (plots.end - plots.start) * 1e-9),
-        [thin(own, plots.each) for own in values],
-        tags if len(plots.tags) > 1 else (),
-        list(_marks(plots, metric, frames[0]["task"])),
+        (series.seconds(series.start), series.seconds(series.end)),
+        [line.in_time() for line in lines],
+        series.strip() if len(series.tags) > 1 else (),
+        list(_marks(series, task, metric, pictures)),
     )
     return tag("figure", heading, plot)
 
 
-def _summary(bundle: str, values: Sequence[tuple[float, float]]) -> str:
+def _summary(bundle: str, whole: Point) -> str:
     """What a plot shows of a bundle, in words."""
-    (low_time, low), (high_time, high) = (choose(values, key=lambda one: one[1]) for choose in (min, max))
+    (low, low_time), (high, high_time) = whole.low, whole.high
     return (
-        f"{bundle}: mean {plain_number(fmean(value for _, value in values))}, "
-        f"lowest {plain_number(low)} at {low_time:.2f} s, highest {plain_number(high)} at {high_time:.2f} s."
+        f"{bundle}: mean {plain_number(whole.value)}, lowest {plain_number(low)} at {low_time:.2f} s, "
+        f"highest {plain_number(high)} at {high_time:.2f} s."
     )
 
 
-def _marks(plots: _Plots, metric: str, task: str) -> Iterator[Mark]:
-    for place, picture in enumerate(plots.pictures, 1):
+def _marks(series: Series, task: str, metric: str, pictures: Sequence[Picture]) -> Iterator[Mark]:
+    for place, picture in enumerate(pictures, 1):
         for row in picture.rows:
             if (row["metric"], row["task"]) == (metric, task) and is_finite(row["value"]):
-                seconds = plots.seconds(row)
+                seconds = series.seconds(row["stamp"])
                 title = f"Worst frame {place}: {plain_number(row['value'])} at {seconds:.2f} s"
                 yield Mark(seconds, row["value"], picture.id, title)
 
 
-def worst_frames(pictures: Sequence[Picture], folder: Path, start: int) -> Html | None:
+def worst_frames(pictures: Sequence[Picture], folder: Path, series: Series) -> Html | None:
     """The pictures with what is bad about them.
 
     Args:
         folder: where their files are.
-        start: nanoseconds, where the page's seconds begin.
+        series: tells the seconds of their stamps.
     """
     if not pictures:
         return None
     figures = [
         tag(
             "figure",
-            _picture(picture, folder, place <= MOST_PICTURES, start),
-            tag("figcaption", *_caption(picture, place, start)),
+            _picture(picture, folder, place <= MOST_PICTURES, series),
+            tag("figcaption", *_caption(picture, place, series)),
             id=picture.id,
         )
         for place, picture in enumerate(pictures, 1)
@@ -159,9 +128,9 @@ def worst_frames(pictures: Sequence[Picture], folder: Path, start: int) -> Html 
     return tag("div", *figures, class_="pictures")
 
 
-def _caption(picture: Picture, place: int, start: int) -> Iterator[Html]:
+def _caption(picture: Picture, place: int, series: Series) -> Iterator[Html]:
     stamp = picture.rows[0]["stamp"]
-    yield tag("h3", f"{place}. At {(stamp - start) * 1e-9:.2f} s")
+    yield tag("h3", f"{place}. At {series.seconds(stamp):.2f} s")
     lines = (
         tag(
             "li",
@@ -176,8 +145,8 @@ def _caption(picture: Picture, place: int, start: int) -> Iterator[Html]:
     yield tag("p", "Stamp ", tag("code", stamp), " ns")
 
 
-def _picture(picture: Picture, folder: Path, is_wanted: bool, start: int) -> Html:
-    """The picture as a JPEG in the page itself, no larger than it has to be."""
+def _picture(picture: Picture, folder: Path, is_wanted: bool, series: Series) -> Html:
+    """The picture as a JPEG in the page itself, no larger than it has to be; a wide one may be moved sideways."""
     if not is_wanted:
         return tag("p", "In the folder worst: ", tag("code", picture.file))
     try:
@@ -193,10 +162,9 @@ def _picture(picture: Picture, folder: Path, is_wanted: bool, start: int) -> Htm
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     data = base64.b64encode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes())
     row = picture.rows[0]
-    return tag(
-        "img",
-        src=f"data:image/jpeg;base64,{data.decode()}",
-        width=image.shape[1],
-        height=image.shape[0],
-        alt=f"Frame at {(row['stamp'] - start) * 1e-9:.2f} s, task {row['task']}, by {row['bundle']}",
-    )
+    words = f"Frame at {series.seconds(row['stamp']):.2f} s, task {row['task']}, by {row['bundle']}"
+    source = f"data:image/jpeg;base64,{data.decode()}"
+    shown = tag("img", src=source, width=image.shape[1], height=image.shape[0], alt=words)
+    if width < 2 * height:
+        return shown
+    return tag("div", shown, class_="scroll", tabindex="0", role="group", aria_label=words)

@@ -6,31 +6,15 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
-from statistics import fmean, median
+from statistics import median
 
 from vifa_ros.bags.page_html import Html, tag
+from vifa_ros.bags.page_series import Point
 from vifa_ros.bags.page_style import SHADE_COUNT
-
-MOST_POINTS = 200  # of one line; more frames than that are thinned
 
 _WIDTH, _HEIGHT = 256, 160  # of a plot: narrower than a phone, so that its text is never scaled down
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40.0, 246.0, 8.0, 128.0  # of the frame inside
 _GAP = 5.0  # a line is broken where nothing came for so many times the usual distance
-
-
-@dataclass(frozen=True)
-class Point:
-    """What one point of a line stands for: one frame, or some in a row.
-
-    Attributes:
-        time: seconds, their mean.
-        value, low, high: mean, least and greatest of their values.
-    """
-
-    time: float
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -41,24 +25,6 @@ class Mark:
     value: float
     target: str
     title: str
-
-
-def frames_a_point(count: int) -> int:
-    """How many frames one point has to stand for where there are `count` frames."""
-    return max(1, math.ceil(count / MOST_POINTS))
-
-
-def thin(frames: Sequence[tuple[float, float]], each: int) -> list[Point]:
-    """Put every `each` frames in a row together.
-
-    Args:
-        frames: (seconds, value) in the order of time, all finite.
-    """
-    points = []
-    for start in range(0, len(frames), each):
-        times, values = zip(*frames[start : start + each], strict=True)
-        points.append(Point(fmean(times), fmean(values), min(values), max(values)))
-    return points
 
 
 def line_plot(
@@ -76,7 +42,7 @@ def line_plot(
         lines: one of them has a point at least.
         strip: (seconds from which on, number of the tag), shown as shades below the plot.
     """
-    bounds = [bound for line in lines for point in line for bound in (point.low, point.high)]
+    bounds = [bound for line in lines for point in line for bound in (point.low[0], point.high[0])]
     bounds += [mark.value for mark in marks]
     across = _Scale(*seconds, _LEFT, _RIGHT)
     up = _Scale(min(bounds), max(bounds), _BOTTOM, _TOP, margin=0.06)
@@ -191,9 +157,9 @@ def _curves(line: Sequence[Point], across: _Scale, up: _Scale) -> Iterator[Html]
         if len(run) == 1:
             yield tag("circle", cx=xs[0], cy=ys[0], r=2, class_="dot")
             continue
-        if any(point.low != point.high for point in run):
-            edge = [f"{x},{up(point.high)}" for x, point in zip(xs, run, strict=True)]
-            back = [f"{x},{up(point.low)}" for x, point in zip(xs, run, strict=True)]
+        if any(point.low[0] != point.high[0] for point in run):
+            edge = [f"{x},{up(point.high[0])}" for x, point in zip(xs, run, strict=True)]
+            back = [f"{x},{up(point.low[0])}" for x, point in zip(xs, run, strict=True)]
             yield tag("path", d=f"M{' '.join(edge + back[::-1])}Z", class_="band")
         yield tag("path", d=f"M{' '.join(f'{x},{y}' for x, y in zip(xs, ys, strict=True))}", class_="curve")
 

@@ -69,6 +69,7 @@ dd { margin: 0; }
 .facts dd { max-width: 22rem; }
 .long div { display: grid; grid-template-columns: minmax(8rem, 18rem) minmax(0, 1fr); gap: 0 1rem; }
 .long dd { padding: 0.125rem 0; }
+.notes { padding: 0.5rem 1rem 0.5rem 2rem; background: var(--raised); }
 .long dt { font-size: 0.875rem; }
 nav ul { display: flex; flex-wrap: wrap; gap: 0.25rem 1.25rem; padding: 0; list-style: none; }
 nav a { display: inline-block; padding: 0.25rem 0; }
@@ -111,10 +112,11 @@ a:hover .mark { fill: var(--bad); }
 
 .plots, .pictures { display: grid; gap: 1.5rem; }
 .plots { align-items: end; grid-template-columns: repeat(auto-fill, minmax(min(100%, 16rem), 1fr)); }
-.pictures { grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)); }
+.pictures { grid-template-columns: repeat(auto-fill, minmax(min(100%, 40rem), 1fr)); }
 figure { margin: 0; min-width: 0; }
 .plots figcaption { font-weight: 600; margin-bottom: 0.375rem; }
 .pictures img { display: block; width: 100%; height: auto; border-radius: 2px; background: var(--raised); }
+.pictures .scroll { margin: 0; }
 .pictures h3 { margin: 0.5rem 0 0.25rem; }
 .pictures ul { list-style: none; padding: 0; margin: 0; }
 .pictures p { margin: 0; color: var(--muted); font-size: 0.8125rem; }
@@ -129,6 +131,7 @@ figure { margin: 0; min-width: 0; }
 @media (max-width: 30rem) {
   .picture, .wide, th .key { display: none; }
   table { font-size: 0.875rem; }
+  .pictures .scroll img { min-width: 40rem; }
   th, td { padding-right: 0.625rem; }
   .long div { grid-template-columns: 1fr; padding: 0.25rem 0; }
 }

@@ -14,6 +14,7 @@ METRICS = {
     "sf": ("SF", "spatial frequency"),
     "vif": ("VIF", "visual information of both sources"),
     "ssim": ("SSIM", "structural similarity to both sources"),
+    "map": ("mAP", "mean average precision"),
     "map50": ("mAP50", "mean average precision at IoU 0.5"),
     "map50_all": ("mAP50", "mean average precision at IoU 0.5, all classes"),
     "map50_95_all": ("mAP50-95", "the same over IoU 0.5 to 0.95, all classes"),
@@ -52,8 +53,9 @@ def metric_heading(metric: str, of: str = "") -> Html:
 
 
 def of_task(row: Mapping[str, Any]) -> str:
-    """What a row is of, in words."""
-    return f"of {row['task']}, {row['tag']}, by {row['bundle']}"
+    """What a row is of, in words: its task and, where it has them, tag and bundle."""
+    tag_, bundle = row.get("tag"), row.get("bundle")
+    return f"of {row['task']}{f', {tag_}' if tag_ else ''}{f', by {bundle}' if bundle else ''}"
 
 
 def bundle_key(index: int) -> Html:
