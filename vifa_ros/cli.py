@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vifa_ros.bags.errors import BagError
+from vifa_ros.bags.extract_command import extract
 from vifa_ros.bags.record_command import record
 from vifa_runtime.backends import BackendError
 from vifa_runtime.bundle import BundleError
@@ -26,6 +27,7 @@ RateOption = Annotated[float, typer.Option(help="Pairs a second.", min=0.1, max=
 
 
 app.command()(record)
+app.command()(extract)
 
 
 class UsageError(ValueError):

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import yaml
 from bags import JAZZY, START, THERMAL, VISIBLE, camera_entries, frame, header, image, write_bag
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from vifa_ros.bags.errors import need_rosbags
+from vifa_ros.bags.messages import make_detections, make_header, types
 from vifa_ros.bags.opening import Bag, BagError
+from vifa_runtime.labels import Labels
 
 KINDS = [("mcap", how) for how in ("none", "storage", "message", "file")]
 KINDS += [("sqlite3", how) for how in ("none", "message", "file")]
@@ -134,6 +136,18 @@ def test_a_bag_of_humble_without_definitions_is_read(tmp_path):
     assert read_all(path) == entries_read(entries)
 
 
+def test_boxes_of_humble_are_read_without_definitions(tmp_path):
+    found = Labels(np.array([[1, 2, 3, 5]], np.float32), np.array([0]))
+    sent = make_detections(found, [0.5], ["car"], make_header(START, "front"))
+    path = write_bag(tmp_path / "drive", [("/boxes", START, sent)], "sqlite3", store=types())
+    as_humble(path)
+    with Bag(path) as bag:
+        ((_, _, heard),) = bag.messages(["/boxes"])
+    (box,) = heard.detections
+    assert (box.bbox.center.position.y, box.bbox.size_x) == (3.5, 2.0)
+    assert (box.results[0].hypothesis.class_id, box.results[0].hypothesis.score) == ("car", 0.5)
+
+
 @pytest.mark.parametrize("distribution", ["FOXY", "HUMBLE", "IRON", "KILTED", "LYRICAL"])
 def test_bags_of_other_distributions_are_read_by_their_own_definitions(tmp_path, distribution):
     store = get_typestore(Stores[f"ROS2_{distribution}"])
@@ -196,6 +210,7 @@ def cut(path: Path, target: Path, share: float, zeros: int = 0) -> Path:
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(share=0.328125, zeros=100_000)  # the zeros are the end of a chunk
 @given(share=st.floats(0, 1, exclude_max=True), zeros=st.sampled_from([0, 5, 100_000]))
 def test_a_cut_off_mcap_file_gives_its_beginning_and_says_so(tmp_path, large, share, zeros):
     whole = read_all(large)
@@ -233,6 +248,33 @@ def test_a_cut_off_sqlite_file_is_refused(tmp_path, share):
     assert "; " in error
 
 
+def test_a_count_of_pages_that_sqlite_itself_does_not_trust_is_not_believed(tmp_path):
+    """Old versions of SQLite left it as it was, without the change counter that makes it valid."""
+    entries = camera_entries(3)
+    path = write_bag(tmp_path / "drive", entries, "sqlite3") / "drive.db3"
+    head = bytearray(path.read_bytes())
+    head[28:32] = (9999).to_bytes(4, "big")
+    path.write_bytes(head)
+    assert "is cut off" in refusal(path)
+    head[92:96] = (int.from_bytes(head[24:28], "big") + 1).to_bytes(4, "big")
+    path.write_bytes(head)
+    assert read_all(path) == entries_read(entries)
+
+
+@pytest.mark.parametrize(("storage", "compression"), KINDS)
+def test_a_closed_bag_leaves_nothing_open(tmp_path, storage, compression, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
+    (tmp_path / "scratch").mkdir()
+    path = write_bag(tmp_path / "drive", camera_entries(1), storage, compression)
+    with Bag(path) as bag:
+        next(bag.messages(BOTH))
+        opened = [link for link in Path("/proc/self/fd").iterdir() if str(tmp_path) in str(link.resolve())]
+        assert opened
+    del bag
+    assert not [link for link in Path("/proc/self/fd").iterdir() if str(tmp_path) in str(link.resolve())]
+    assert not list((tmp_path / "scratch").iterdir())
+
+
 def test_messages_that_sqlite_has_not_put_in_place_are_told_of(tmp_path):
     path = write_bag(tmp_path / "drive", camera_entries(2), "sqlite3")
     (path / "drive.db3-wal").write_bytes(b"log")
@@ -252,52 +294,52 @@ def test_compressed_messages_without_metadata_say_where_it_is_told(tmp_path):
     assert "the messages are compressed; open the folder" in refusal(path / "drive.mcap")
 
 
-def make_nothing(path: Path) -> str:
+def broken_by_nothing(path: Path) -> str:
     return "no bag at"
 
 
-def make_empty_folder(path: Path) -> str:
+def broken_by_empty_folder(path: Path) -> str:
     path.mkdir()
     return "holds neither metadata.yaml nor files that end in .mcap or .db3"
 
 
-def make_text(path: Path) -> str:
+def broken_by_text(path: Path) -> str:
     path.write_text("hello")
     return "is no bag; name a folder"
 
 
-def make_bag_without_messages(path: Path) -> str:
+def broken_by_bag_without_messages(path: Path) -> str:
     write_bag(path, [])
     return "holds no messages"
 
 
-def make_wrong_metadata(path: Path) -> str:
+def broken_by_wrong_metadata(path: Path) -> str:
     write_bag(path, camera_entries(1))
     (path / "metadata.yaml").write_text("rosbag2_bagfile_information: [")
     return "ros2 bag reindex"
 
 
-def make_missing_file(path: Path) -> str:
+def broken_by_missing_file(path: Path) -> str:
     write_bag(path, camera_entries(1))
     (path / f"{path.name}.mcap").unlink()
     return f"lists {path.name}.mcap, which"
 
 
-def make_unknown_compression(path: Path) -> str:
+def broken_by_unknown_compression(path: Path) -> str:
     write_bag(path, camera_entries(1), "mcap", "message")
     file = path / "metadata.yaml"
     file.write_text(file.read_text().replace("zstd", "brotli"))
     return "brotli"
 
 
-def make_both_storages(path: Path) -> str:
+def broken_by_both_storages(path: Path) -> str:
     write_bag(path, camera_entries(1))
     (path / "metadata.yaml").unlink()
     (path / "more.db3").touch()
     return "name one of the files"
 
 
-def make_two_types(path: Path) -> str:
+def broken_by_two_types(path: Path) -> str:
     path.mkdir()
     for number, message in enumerate((image(frame(0)[0], START), header(START))):
         part = write_bag(path.parent / f"part{number}", [("/a", START, message)])
@@ -305,7 +347,7 @@ def make_two_types(path: Path) -> str:
     return "/a has messages of two types"
 
 
-@pytest.mark.parametrize("make", [value for name, value in sorted(globals().items()) if name.startswith("make_")])
+@pytest.mark.parametrize("make", [value for name, value in sorted(globals().items()) if name.startswith("broken_by_")])
 def test_what_is_no_readable_bag_is_refused_in_one_line(tmp_path, make):
     expected = make(tmp_path / "drive")
     assert expected in refusal(tmp_path / "drive")

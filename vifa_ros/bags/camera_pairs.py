@@ -141,7 +141,7 @@ class PairReader:
         bag: Bag,
         topics: CameraTopics,
         settings: PairingSettings,
-        also: Mapping[str, Callable[[Any], None]] | None = None,
+        also: Mapping[str, Callable[[Any], object]] | None = None,
     ) -> None:
         """Make a reader of an open bag.
 

@@ -51,12 +51,13 @@ def record(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bag that is there.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a folder of pairs, with its labels as ground truth, as a bag that ros2 bag play, RViz and Foxglove take.
+    """Write a folder of pairs, with its labels as ground truth, as a bag.
 
-    Each pair once, in the order of names. Topics: visible/ and thermal/ with image_raw (/compressed) and camera_info,
-    ground_truth/ with detections, mask, their label_info, and pair_name.
+    Each pair once, in the order of names. Topics: visible/ and thermal/ with
+    image_raw (/compressed) and camera_info; ground_truth/ with detections, mask,
+    their label_info, and pair_name. ros2 bag play, RViz and Foxglove take it.
 
-    Example: vifa record ../shared/data/msrs/test -o street --rate 10 --skew 0.01 --classes person,bicycle,car
+    Example: vifa record ../shared/data/msrs/test -o street --classes person,bicycle,car
     """
     need_rosbags()
     from vifa_ros.bags.recording import RecordSettings
