@@ -14,7 +14,7 @@ import numpy as np
 from vifa_ros.bags.page_html import Html, is_finite, join, number, plain_number, tag
 from vifa_ros.bags.page_plots import Mark, line_plot
 from vifa_ros.bags.page_series import Line, Point, Series
-from vifa_ros.bags.page_words import bundle_key, metric_heading, metric_words, tag_key
+from vifa_ros.bags.page_words import bundle_key, metric_heading, metric_words, of_task, tag_key
 
 MOST_PICTURES = 24  # that the page holds; of more, only the files are named
 MOST_PIXELS = 640 * 640  # of a picture
@@ -132,13 +132,7 @@ def _caption(picture: Picture, place: int, series: Series) -> Iterator[Html]:
     stamp = picture.rows[0]["stamp"]
     yield tag("h3", f"{place}. At {series.seconds(stamp):.2f} s")
     lines = (
-        tag(
-            "li",
-            tag("b", metric_words(row["metric"])[0]),
-            " ",
-            number(row["value"]),
-            f" {row['task']}, {row['bundle']}",
-        )
+        tag("li", tag("b", metric_words(row["metric"])[0]), " ", number(row["value"]), " ", of_task(row))
         for row in picture.rows
     )
     yield tag("ul", *lines)
