@@ -15,6 +15,7 @@ from bags import (
     THERMAL,
     VISIBLE,
     camera_entries,
+    camera_info,
     compressed,
     frame,
     image,
@@ -33,6 +34,7 @@ from vifa_ros.bags.options import make_pairing
 from vifa_ros.bags.recording import RecordSettings, record
 from vifa_ros.camera_alignment import AlignmentSettings
 from vifa_ros.cli import app
+from vifa_ros.pairing import STREAMS
 from vifa_ros.play_plan import PlaySettings
 from vifa_runtime.alignment import Alignment
 from vifa_runtime.alignment_files import load_alignment, write_alignment
@@ -499,6 +501,10 @@ def test_calibrations_that_are_missing_are_named(tmp_path, calibrated):
     write_bag(tmp_path / "bag", camera_entries(2))
     with pytest.raises(BagError, match="has no camera_info beside the visible images; name it with --visible-info"):
         extract(tmp_path / "bag", tmp_path / "made", settings_of(alignment=AlignmentSettings("cameras")))
+    infos = [(f"/{stream}/camera_info", START, camera_info(16, 12, START, focal=20.0)) for stream in STREAMS]
+    write_bag(tmp_path / "infos", [*infos, *camera_entries(2)])
+    with pytest.raises(BagError, match=r"has no /tf_static, so where the cameras are is not known; give --extrinsics"):
+        extract(tmp_path / "infos", tmp_path / "made", settings_of(alignment=AlignmentSettings("cameras")))
     with pytest.raises(AlignmentError, match=r"extrinsics.yaml: is missing"):
         chosen = AlignmentSettings("cameras", extrinsics=str(tmp_path / "extrinsics.yaml"))
         extract(calibrated, tmp_path / "made", settings_of(alignment=chosen))

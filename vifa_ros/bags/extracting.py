@@ -232,6 +232,10 @@ class _Aligner:
                 "or use an alignment file"
             )
         if source.needs_transforms:
+            if not (_has(bag, topics.TF_STATIC) or _has(bag, TF)):
+                raise BagError(
+                    f"{bag.path} has no {topics.TF_STATIC}, so where the cameras are is not known; give --extrinsics"
+                )
             if _has(bag, topics.TF_STATIC):
                 for _, _, message in bag.messages([topics.TF_STATIC]):
                     add_message(self._transforms, message.transforms, is_static=True)
