@@ -152,7 +152,8 @@ def _thresholds(rows: Sequence[Row]) -> Html | None:
 
 def _limit(row: Row) -> Html:
     """What was wanted: a value fails on one side of the limit."""
-    return join([{"below": "at least ", "above": "at most "}[row["side"]], number(row["limit"])])
+    words = {"below": "at least ", "above": "at most "}[row["side"]]
+    return join([words, tag("data", f"{row['limit']:g}", value=row["limit"])])
 
 
 def _metrics(rows: Sequence[Row], undefined: Sequence[Row]) -> Html:
@@ -197,6 +198,17 @@ def _comparison(rows: Sequence[Row], bundles: Sequence[str]) -> Html | None:
     if not rows:
         return None
     first, second = [*bundles, "the first", "the second"][:2]
+    note = (
+        f"The first is {first}, the second {second}. For the interval, pairs were drawn again and again with "
+        "replacement, neighbours in time together, and both bundles' results of a pair together. "
+    )
+    scale = tag("span", "In the pictures the upright line is no difference; each has its own scale.", class_="wide")
+    tasks = dict.fromkeys(row["task"] for row in rows)
+    tables = (_comparison_table(task, [row for row in rows if row["task"] == task]) for task in tasks)
+    return join([tag("p", note, scale), *tables])
+
+
+def _comparison_table(task: str, rows: Sequence[Row]) -> Html:
     columns = [
         Column("Metric"),
         Column(join([bundle_key(0), "First"]), "number"),
@@ -208,7 +220,7 @@ def _comparison(rows: Sequence[Row], bundles: Sequence[str]) -> Html | None:
     ]
     cells = (
         (
-            metric_heading(row["metric"], f"of task {row['task']}, {row['tag']}, {row['pairs']:,} pairs"),
+            noted(metric_words(row["metric"])[0], join([f"{row['tag']}, ", _pairs(row["pairs"])])),
             number(row["first"]),
             number(row["second"]),
             number(row["difference"]),
@@ -218,12 +230,7 @@ def _comparison(rows: Sequence[Row], bundles: Sequence[str]) -> Html | None:
         )
         for row in rows
     )
-    note = (
-        f"The first is {first}, the second {second}. For the interval, pairs were drawn again and again with "
-        "replacement, neighbours in time together, and both bundles' results of a pair together. "
-    )
-    scale = tag("span", "In the pictures the upright line is no difference; each has its own scale.", class_="wide")
-    return join([tag("p", note, scale), table("Second against first", columns, cells)])
+    return table(f"Task {task}, second minus first", columns, cells)
 
 
 def _interval(row: Row) -> Html | None:

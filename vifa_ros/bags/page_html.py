@@ -81,7 +81,7 @@ def number(value: Any, decimals: int = 4) -> Html:
     """A number to read, with all its digits in `<data value>`; a dash for None and NaN.
 
     Args:
-        decimals: of fractions from 0.001 to 100000; smaller and larger ones have four significant digits.
+        decimals: of fractions up to 100000; larger ones, and those that would be zero, have four significant digits.
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return tag("span", tag("span", NO_VALUE, aria_hidden="true"), hidden_text("no value"))
@@ -96,7 +96,7 @@ def plain_number(value: float, decimals: int = 4) -> str:
     elif isinstance(value, int):
         shown = f"{size:,d}"
     else:
-        shown = f"{size:.{decimals}f}" if size == 0 or 1e-3 <= size < 1e5 else f"{size:.4g}"
+        shown = f"{size:.{decimals}f}" if size == 0 or 10**-decimals <= size < 1e5 else f"{size:.4g}"
     return f"−{shown}" if value < 0 else shown
 
 
