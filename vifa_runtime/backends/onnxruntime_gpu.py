@@ -54,6 +54,9 @@ class OnnxRuntimeGpuBackend(OnnxRuntimeBackend):
             "threads": str(self._options.threads),
         }
 
+    def _tune(self, graphs: dict[str, bytes], bundle: Bundle) -> dict[str, bytes]:
+        return graphs
+
     def _run(
         self,
         visible: NDArray[np.uint8],
