@@ -170,7 +170,7 @@ tiny = frame(0, (2, 2))
 gaps = st.lists(st.integers(-20, 120), min_size=0, max_size=25)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     visible=gaps,
     thermal=gaps,

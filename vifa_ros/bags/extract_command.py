@@ -5,15 +5,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
-from vifa_ros.bags.errors import BagError, need_rosbags
+from vifa_ros.bags.errors import need_rosbags
 from vifa_ros.bags.options import (
     DEFAULTS,
+    ClassesOption,
+    MaskClassesOption,
     MaxLagOption,
     MaxReuseAgeOption,
     MaxWaitOption,
+    OverwriteOption,
     PairingOption,
     QueueSizeOption,
     SlopOption,
@@ -25,45 +26,53 @@ from vifa_ros.bags.options import (
     VisibleOffsetOption,
     VisibleOption,
     make_pairing,
+    parse_names,
+    shown_progress,
 )
 from vifa_ros.camera_alignment import CAMERAS, FILE, AlignmentSettings
 from vifa_runtime.cli_options import JsonOption, OptionalPath
 from vifa_runtime.provenance import describe_run
 
+_Bag = Annotated[Path, typer.Argument(help="Folder of a bag, or one .mcap or .db3 file.")]
+_Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of the pairs.")]
+_Detections = Annotated[
+    str, typer.Option(help="Topic of boxes; /ground_truth/detections, if it is there, if empty; none for none.")
+]
+_Mask = Annotated[str, typer.Option(help="Topic of masks; /ground_truth/mask likewise.")]
+_Alignment = Annotated[
+    str, typer.Option(help="An alignment file, as the node loads it; cameras: the bag's camera_infos; resize; none.")
+]
+_Extrinsics = Annotated[
+    OptionalPath, typer.Option(help="File with the cameras' extrinsics, --alignment cameras; /tf_static if left out.")
+]
+_Distance = Annotated[
+    float, typer.Option(help="At which both images agree, --alignment cameras, metres.", min=0.01, max=1e5)
+]
+_Every = Annotated[int, typer.Option(help="Take every so many of the pairs.", min=1)]
+_Interval = Annotated[float, typer.Option(help="Seconds between two pairs at least.", min=0)]
+_MinMotion = Annotated[
+    float, typer.Option(help="Leave out pairs that differ less than this from the last one; see above.", min=0)
+]
 _WITHOUT_FILE = ("resize", "none", CAMERAS)
 
 
 def extract(
-    bag: Annotated[Path, typer.Argument(help="Folder of a bag, or one .mcap or .db3 file.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the pairs.")],
+    bag: _Bag,
+    output: _Output,
     visible: VisibleOption = "",
     thermal: ThermalOption = "",
     visible_info: VisibleInfoOption = "",
     thermal_info: ThermalInfoOption = "",
-    detections: Annotated[
-        str, typer.Option(help="Topic of boxes; /ground_truth/detections, if it is there, if empty; none for none.")
-    ] = "",
-    mask: Annotated[str, typer.Option(help="Topic of masks; /ground_truth/mask likewise.")] = "",
-    classes: Annotated[
-        str, typer.Option(help="Names of the boxes' classes, with commas between; by the bag if empty.")
-    ] = "",
-    mask_classes: Annotated[str, typer.Option(help="Names of the masks' classes; likewise.")] = "",
-    alignment: Annotated[
-        str,
-        typer.Option(help="An alignment file, as the node loads it; cameras: the bag's camera_infos; resize; none."),
-    ] = DEFAULTS["alignment.mode"],
-    extrinsics: Annotated[
-        OptionalPath,
-        typer.Option(help="File with the cameras' extrinsics, --alignment cameras; /tf_static if left out."),
-    ] = None,
-    distance: Annotated[
-        float, typer.Option(help="At which both images agree, --alignment cameras, metres.", min=0.01, max=1e5)
-    ] = DEFAULTS["alignment.distance"],
-    every: Annotated[int, typer.Option(help="Take every so many of the pairs.", min=1)] = 1,
-    interval: Annotated[float, typer.Option(help="Seconds between two pairs at least.", min=0)] = 0.0,
-    min_motion: Annotated[
-        float, typer.Option(help="Leave out pairs that differ less than this from the last one; see above.", min=0)
-    ] = 0.0,
+    detections: _Detections = "",
+    mask: _Mask = "",
+    classes: ClassesOption = "",
+    mask_classes: MaskClassesOption = "",
+    alignment: _Alignment = DEFAULTS["alignment.mode"],
+    extrinsics: _Extrinsics = None,
+    distance: _Distance = DEFAULTS["alignment.distance"],
+    every: _Every = 1,
+    interval: _Interval = 0.0,
+    min_motion: _MinMotion = 0.0,
     pairing: PairingOption = DEFAULTS["pairing"],
     slop: SlopOption = DEFAULTS["slop"],
     max_reuse_age: MaxReuseAgeOption = DEFAULTS["max_reuse_age"],
@@ -73,17 +82,17 @@ def extract(
     max_lag: MaxLagOption = DEFAULTS["max_lag"],
     max_wait: MaxWaitOption = DEFAULTS["max_wait"],
     queue_size: QueueSizeOption = DEFAULTS["queue_size"],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a folder of pairs that is there.")] = False,
+    overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a bag's pairs as a folder to train on: vi/, ir/ in visible pixels, labels/, masks/.
+    """Write a bag's pairs as a folder to train on: vi/, ir/, labels/, masks/.
 
-    Pairs are those that the node would form; the options of pairing have the names
+    Pairs are those that the node would form; options of pairing have the names
     of its parameters. The folder is written whole or not at all.
 
-    --min-motion compares a pair with the one written before it. Each image is
-    averaged to 64 columns and freed of brightness and contrast; what counts is the
-    root mean square difference, and of the two cameras the larger one.
+    --min-motion compares a pair with the last one that was written. Each image
+    is averaged to 64 columns and freed of brightness and contrast; what counts
+    is the root mean square difference, of the two cameras the larger one.
     0: the same image. Noise: below 0.03. Somebody walks by: 0.1 to 0.3.
     1.4: images that have nothing in common.
 
@@ -94,28 +103,19 @@ def extract(
     from vifa_ros.bags.extracting import extract as write_pairs
 
     mode = alignment if alignment in _WITHOUT_FILE else FILE
-    try:
-        rules = make_pairing(
-            pairing=pairing, slop=slop, max_reuse_age=max_reuse_age, stamps=stamps, visible_offset=visible_offset,
-            thermal_offset=thermal_offset, max_lag=max_lag, max_wait=max_wait, queue_size=queue_size,
-        )  # fmt: skip
-    except ValueError as error:
-        raise BagError(f"--{error}") from None
-    settings = ExtractSettings(
-        rules,
-        AlignmentSettings(mode, alignment if mode == FILE else "", str(extrinsics or ""), distance),
-        visible, thermal, visible_info, thermal_info, detections, mask, every, interval, min_motion,
-        _names(classes), _names(mask_classes), overwrite,
+    rules = make_pairing(
+        pairing=pairing, slop=slop, max_reuse_age=max_reuse_age, stamps=stamps, visible_offset=visible_offset,
+        thermal_offset=thermal_offset, max_lag=max_lag, max_wait=max_wait, queue_size=queue_size,
     )  # fmt: skip
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("extracting", total=None)
-        row = write_pairs(bag, output, settings, lambda done, total: progress.update(task, completed=done, total=total))
+    settings = ExtractSettings(
+        rules, AlignmentSettings(mode, alignment if mode == FILE else "", str(extrinsics or ""), distance),
+        visible=visible, thermal=thermal, visible_info=visible_info, thermal_info=thermal_info,
+        detections=detections, mask=mask, every=every, interval=interval, min_motion=min_motion,
+        classes=parse_names(classes), mask_classes=parse_names(mask_classes), overwrite=overwrite,
+    )  # fmt: skip
+    with shown_progress("extracting") as tell:
+        row = write_pairs(bag, output, settings, tell)
     _show(row, as_json)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _show(row: dict[str, Any], as_json: bool) -> None:

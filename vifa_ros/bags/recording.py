@@ -62,7 +62,7 @@ class RecordSettings:
 
 
 def record(
-    folder: Path, path: Path, settings: RecordSettings, on_step: Callable[[], None] = lambda: None
+    folder: Path, path: Path, settings: RecordSettings, on_step: Callable[[int, int], None] = lambda done, total: None
 ) -> dict[str, Any]:
     """Write the pairs of a folder, each once and in the order of their names, as a bag.
 
@@ -72,7 +72,7 @@ def record(
     Args:
         folder: holds `vi/` and `ir/`, and maybe `labels/`, `masks/`, `classes.txt` and `mask_classes.txt`.
         path: of the new bag, a folder.
-        on_step: called once a frame.
+        on_step: called with the pairs that were begun, and those there are.
 
     Returns:
         A flat row: pairs of the folder, frames by stream, labelled frames, duration in seconds, messages and bytes.
@@ -89,7 +89,7 @@ def record(
         for shot in recorder.shots():
             last = recorder.write(bag, shot)
             first = last if first is None else first
-            on_step()
+            on_step(shot.index + 1, len(recorder.pairs))
     assert first is not None  # an empty bag is refused
     return {
         "bag": str(path),
