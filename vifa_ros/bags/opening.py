@@ -114,6 +114,8 @@ class Bag:
     def messages(self, topics: Collection[str]) -> Iterator[tuple[str, int, Any]]:
         """The messages of some topics in the order of recording, one at a time.
 
+        End one iteration before the next begins: a file without an index is read at one place.
+
         Args:
             topics: names, all of this bag.
 
