@@ -17,6 +17,7 @@ from vifa_runtime.bundle import Bundle, Task
 from vifa_runtime.geometry import resize
 from vifa_runtime.luma import rgb_to_luma
 from vifa_runtime.metrics import (
+    DetectionScores,
     ImageMatches,
     Labels,
     class_iou,
@@ -28,11 +29,12 @@ from vifa_runtime.metrics import (
     pooled_detection_scores,
     spatial_frequency,
 )
+from vifa_runtime.metrics.buffers import Buffers
 from vifa_runtime.metrics.ssim import PRINTED_RANGE, Windowed, ssim_of
 from vifa_runtime.metrics.validation import as_gray
-from vifa_runtime.metrics.vif import SMALLEST, scales_of, vif_of
+from vifa_runtime.metrics.vif import SMALLEST, VifReference, scales_of
 from vifa_runtime.pipeline import Results
-from vifa_runtime.thermal import ThermalNormaliser
+from vifa_runtime.thermal import POLARITIES, ThermalNormaliser, ThermalSettings
 
 LOWEST_SCORE = 0.001  # evaluation looks at the whole curve of precision and recall
 EVALUATION_IOU = 0.6
@@ -51,9 +53,12 @@ def for_evaluation(bundle: Bundle) -> Bundle:
     return replace(bundle, tasks=tuple(tasks))
 
 
-def gray_thermal(raw: NDArray, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """A thermal image of any depth and size in whole gray levels and the visible image's size, for every method."""
-    warm = ThermalNormaliser()(raw)
+def gray_thermal(raw: NDArray, shape: tuple[int, ...], polarity: str = POLARITIES[0]) -> NDArray[np.float64]:
+    """A thermal image of any depth and size in whole gray levels and the visible image's size, for every method.
+
+    Each image is normalised by itself, whatever a bundle's own settings are, so that methods and pairs compare.
+    """
+    warm = ThermalNormaliser(ThermalSettings(polarity=polarity))(raw)
     if warm.shape != shape:
         warm = resize(warm, (shape[0], shape[1]))
     return np.rint(255 * warm).astype(np.float64)
@@ -65,18 +70,24 @@ def gray_levels(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 class Sources:
-    """The two images of one pair in gray levels, against which fused images are measured.
+    """The two images of one pair in gray levels, against which fused images are measured. Used by one thread at a time.
 
     What a metric needs of a source alone is computed once, however many tasks fuse the pair.
     """
 
-    def __init__(self, visible: NDArray[np.float64], thermal: NDArray[np.float64]) -> None:
+    def __init__(
+        self, visible: NDArray[np.float64], thermal: NDArray[np.float64], buffers: Buffers | None = None
+    ) -> None:
         """Hold both images, (H,W), 0..255, at least 41x41 as VIF needs them.
+
+        Args:
+            buffers: those of the pair before, which is done with, for speed; None for new ones.
 
         Raises:
             ValueError: images of different shapes, smaller, or not finite.
         """
         self.visible, self.thermal = as_gray(visible, thermal, smallest=SMALLEST)
+        self._buffers = buffers or Buffers()
 
     def measure(self, fused: NDArray[np.float64], metrics: Collection[str] = FUSION_METRICS) -> dict[str, float]:
         """Metrics of one fused luma, in the order of EXTENDED_METRICS.
@@ -93,36 +104,42 @@ class Sources:
             ValueError: an image of another shape, or not finite.
         """
         _, fused = as_gray(self.visible, fused)
-        values: dict[str, float] = {}
+        buffers, values = self._buffers, dict[str, float]()
         if "en" in metrics:
             values["en"] = entropy(fused)
         if "sf" in metrics:
             values["sf"] = spatial_frequency(fused)
         if "vif" in metrics:
-            scales = scales_of(fused)
-            values["vif"] = sum(vif_of(source, scales) for source in self._scales)
+            scales = scales_of(fused, buffers, "vif fused")
+            values["vif"] = sum(source.vif(scales, buffers) for source in self._references)
         if "ssim" in metrics:
-            windowed = Windowed.of(fused, "uniform")
-            values["ssim"] = sum(ssim_of(source, windowed, PRINTED_RANGE) for source in self._uniform)
+            windowed = Windowed.of(fused, "uniform", buffers, "uniform fused")
+            values["ssim"] = sum(ssim_of(source, windowed, PRINTED_RANGE, buffers) for source in self._uniform)
         if "ssim_mean" in metrics or "ssim_visible" in metrics:
-            windowed = Windowed.of(fused, "gaussian")
-            of_sources = [ssim_of(source, windowed, 255.0) for source in self._gaussian]
+            windowed = Windowed.of(fused, "gaussian", buffers, "gaussian fused")
+            of_sources = [ssim_of(source, windowed, 255.0, buffers) for source in self._gaussian]
             values |= {"ssim_mean": sum(of_sources) / 2, "ssim_visible": of_sources[0]}
         if "target_contrast" in metrics:
             values["target_contrast"] = float(fused[self._warmest].mean() - fused.mean())
         return {metric: values[metric] for metric in EXTENDED_METRICS if metric in metrics}
 
+    @property
+    def _named(self) -> dict[str, NDArray[np.float64]]:
+        return {"visible": self.visible, "thermal": self.thermal}
+
     @cached_property
-    def _scales(self) -> list[Any]:
-        return [scales_of(self.visible), scales_of(self.thermal)]
+    def _references(self) -> list[VifReference]:
+        scales = {name: scales_of(image, self._buffers, f"vif {name}") for name, image in self._named.items()}
+        return [VifReference(own, self._buffers, f"vif {name}") for name, own in scales.items()]
 
     @cached_property
     def _uniform(self) -> list[Windowed]:
-        return [Windowed.of(self.visible, "uniform"), Windowed.of(self.thermal, "uniform")]
+        return [Windowed.of(image, "uniform", self._buffers, f"uniform {name}") for name, image in self._named.items()]
 
     @cached_property
     def _gaussian(self) -> list[Windowed]:
-        return [Windowed.of(self.visible, "gaussian"), Windowed.of(self.thermal, "gaussian")]
+        named = self._named.items()
+        return [Windowed.of(image, "gaussian", self._buffers, f"gaussian {name}") for name, image in named]
 
     @cached_property
     def _warmest(self) -> NDArray[np.bool_]:
@@ -187,7 +204,11 @@ def detection_values(classes: Sequence[str], images: Sequence[ImageMatches]) -> 
         classes: names, in the order of the labels.
         images: what each labelled image adds, as `match_image` gives it.
     """
-    scores = pooled_detection_scores(pool_matches(images, len(classes)))
+    return name_scores(classes, pooled_detection_scores(pool_matches(images, len(classes))))
+
+
+def name_scores(classes: Sequence[str], scores: DetectionScores) -> dict[str, float]:
+    """The scores of `detection_values` by the names of their metrics."""
     values = {"map50_all": scores.map50, "map50_95_all": scores.map50_95}
     return values | {f"ap50_{name}": float(value) for name, value in zip(classes, scores.ap50, strict=True)}
 

@@ -28,6 +28,7 @@ from vifa_runtime.bundle import Bundle
 from vifa_runtime.files import write_atomically
 from vifa_runtime.label_folder import LabelFolder
 from vifa_runtime.metrics import ImageMatches
+from vifa_runtime.metrics.buffers import Buffers
 from vifa_runtime.pairs import PARTS, PairError, PairPaths, find_part, read_thermal, read_visible
 from vifa_runtime.pipeline import FusionPipeline
 from vifa_runtime.scoring import (
@@ -274,9 +275,10 @@ def _measure_chunk(bundles: Sequence[Bundle], chunk: _Chunk) -> list[ImageScore]
     pipelines = [FusionPipeline(bundle, prepare("onnxruntime", bundle, Options(threads=1))) for bundle in lenient]
     labels = [LabelFolder(chunk.folder, bundle.tasks) for bundle in lenient]
     scores: list[ImageScore] = []
+    buffers = Buffers()
     for pair in chunk.pairs:
         try:
-            measured = _measure_pair(pipelines, labels, pair)
+            measured = _measure_pair(pipelines, labels, pair, buffers)
         except PairError:
             raise
         except ValueError as error:  # too small a picture, or one that the pipeline refuses
@@ -291,11 +293,11 @@ def _measure_chunk(bundles: Sequence[Bundle], chunk: _Chunk) -> list[ImageScore]
 
 
 def _measure_pair(
-    pipelines: Sequence[FusionPipeline], labels: Sequence[LabelFolder], pair: PairPaths
+    pipelines: Sequence[FusionPipeline], labels: Sequence[LabelFolder], pair: PairPaths, buffers: Buffers
 ) -> list[TaskScore]:
     """What one pair adds, in the order of `methods`."""
     rgb, raw = read_visible(pair.visible), read_thermal(pair.thermal)
-    sources = Sources(gray_levels(rgb), gray_thermal(raw, rgb.shape[:2]))
+    sources = Sources(gray_levels(rgb), gray_thermal(raw, rgb.shape[:2]), buffers)
     found: list[TaskScore] = []
     for pipeline, folder in zip(pipelines, labels, strict=True):
         given = folder.read(pair.name, rgb.shape[:2])

@@ -20,6 +20,7 @@ from vifa_runtime.metrics import (
     spatial_frequency,
     ssim,
 )
+from vifa_runtime.metrics.buffers import Buffers
 from vifa_runtime.pairs import write_image
 from vifa_runtime.pipeline import Results
 from vifa_runtime.scoring import (
@@ -59,6 +60,18 @@ def test_every_metric_is_that_of_its_own_function_for_one_fused_image_after_the_
             },
             abs=1e-12,
         )
+
+
+def test_buffers_that_are_used_again_change_nothing(images):
+    """Pairs one after the other, of two sizes, by all metrics or some: each as if it were measured alone."""
+    visible, thermal, *fused = images
+    buffers = Buffers()
+    for number, part in enumerate([slice(None), slice(0, 60), slice(30, 96), slice(0, 60), slice(None)]):
+        chosen = EXTENDED_METRICS if number % 2 else ("vif", "ssim")
+        sources = Sources(visible[part], thermal[part] + number, buffers)
+        alone = Sources(visible[part], thermal[part] + number)
+        for image in fused:
+            assert sources.measure(image[part], chosen) == alone.measure(image[part], chosen)
 
 
 @pytest.mark.parametrize("chosen", [("vif",), ("ssim_visible", "en"), (), FUSION_METRICS])

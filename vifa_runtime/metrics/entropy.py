@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -16,6 +17,6 @@ def entropy(image: ArrayLike) -> float:
     """
     (gray,) = as_gray(image)
     levels = np.clip(np.rint(gray), 0, 255).astype(np.uint8)
-    probability = np.bincount(levels.ravel(), minlength=256) / levels.size
+    probability = cv2.calcHist([levels], [0], None, [256], [0, 256]).astype(np.float64) / levels.size
     occupied = probability[probability > 0]
     return float(-(occupied * np.log2(occupied)).sum()) + 0.0

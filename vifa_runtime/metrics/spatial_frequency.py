@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
+import math
+
+import cv2
 from numpy.typing import ArrayLike
 
 from vifa_runtime.metrics.validation import as_gray
@@ -17,6 +19,7 @@ def spatial_frequency(image: ArrayLike) -> float:
     Source: Eskicioglu and Fisher, "Image quality measures and their performance", 1995.
     """
     (gray,) = as_gray(image, smallest=2)
-    row = np.mean(np.diff(gray, axis=1) ** 2)
-    column = np.mean(np.diff(gray, axis=0) ** 2)
-    return float(np.sqrt(row + column))
+    height, width = gray.shape
+    row = cv2.norm(gray[:, 1:], gray[:, :-1], cv2.NORM_L2SQR) / (height * (width - 1))
+    column = cv2.norm(gray[1:], gray[:-1], cv2.NORM_L2SQR) / ((height - 1) * width)
+    return math.sqrt(row + column)

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from vifa_runtime.metrics.buffers import Buffers
 from vifa_runtime.metrics.validation import as_gray
 
 PRINTED_RANGE = 2.0  # that of scikit-image for float images: what papers of this field divide by on images of 0..255
@@ -42,7 +43,9 @@ def ssim(a: ArrayLike, b: ArrayLike, *, window: str = "gaussian", data_range: fl
     Source: Wang et al., "Image quality assessment: from error visibility to structural similarity", IEEE TIP 2004.
     """
     x, y = as_gray(a, b, smallest=_size(window))
-    return ssim_of(Windowed.of(x, window), Windowed.of(y, window), data_range)
+    buffers = Buffers()
+    first, second = Windowed.of(x, window, buffers, "first"), Windowed.of(y, window, buffers, "second")
+    return ssim_of(first, second, data_range, buffers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +55,8 @@ class Windowed:
     Attributes:
         image: (H,W) float64.
         window: as of `ssim`.
-        mean, power, variance: of every window inside the image: its mean, the mean's square and its variance.
+        mean, power, variance: of the window around every pixel: its mean, the mean's square and its variance. Where
+            the window does not fit they count in no sum.
     """
 
     image: NDArray[np.float64]
@@ -62,34 +66,40 @@ class Windowed:
     variance: NDArray[np.float64]
 
     @classmethod
-    def of(cls, image: NDArray[np.float64], window: str) -> Windowed:
-        """The windows of a finite image (H,W), at least as large as one of them."""
-        mean = _mean(image, window)
-        power = mean * mean
-        variance = _mean(image * image, window)
+    def of(cls, image: NDArray[np.float64], window: str, buffers: Buffers, name: str) -> Windowed:
+        """The windows of a finite image (H,W), at least as large as one of them.
+
+        The arrays lie in the buffers, under this name.
+        """
+        mean = _mean(image, window, buffers, f"{name} mean")
+        power = np.multiply(mean, mean, out=buffers.get(f"{name} power", mean.shape))
+        square = np.multiply(image, image, out=buffers.get("product", image.shape))
+        variance = _mean(square, window, buffers, f"{name} variance")
         variance -= power
         variance *= _bessel(window)
         return cls(image, window, mean, power, variance)
 
 
-def ssim_of(a: Windowed, b: Windowed, data_range: float) -> float:
+def ssim_of(a: Windowed, b: Windowed, data_range: float, buffers: Buffers) -> float:
     """`ssim` of two images of one shape that were looked at through the same windows."""
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
-    both = a.mean * b.mean
-    covariance = _mean(a.image * b.image, a.window)
-    covariance -= both
-    covariance *= 2 * _bessel(a.window)
-    covariance += c2
-    both *= 2
-    both += c1
-    likeness = np.multiply(both, covariance, out=both)
-    power = np.add(a.power, b.power)
+    product = np.multiply(a.image, b.image, out=buffers.get("product", a.image.shape))
+    structure = _mean(product, a.window, buffers, "covariance")
+    likeness = np.multiply(a.mean, b.mean, out=buffers.get("likeness", a.mean.shape))
+    structure -= likeness
+    structure *= 2 * _bessel(a.window)
+    structure += c2
+    likeness *= 2
+    likeness += c1
+    likeness *= structure
+    power = np.add(a.power, b.power, out=structure)
     power += c1
-    variance = np.add(a.variance, b.variance, out=covariance)
-    variance += c2
-    power *= variance
     likeness /= power
-    return float(likeness.mean())
+    variance = np.add(a.variance, b.variance, out=power)
+    variance += c2
+    likeness /= variance
+    margin = _size(a.window) // 2
+    return float(likeness[margin:-margin, margin:-margin].mean())
 
 
 def _size(window: str) -> int:
@@ -103,13 +113,12 @@ def _bessel(window: str) -> float:
     return 1.0 if window == "gaussian" else _UNIFORM**2 / (_UNIFORM**2 - 1)
 
 
-def _mean(image: NDArray[np.float64], window: str) -> NDArray[np.float64]:
-    """Weighted means over windows, only where the whole window fits."""
-    size = _size(window)
+def _mean(image: NDArray[np.float64], window: str, buffers: Buffers, name: str) -> NDArray[np.float64]:
+    """Weighted means over windows, in the buffer of that name."""
+    size, means = _size(window), buffers.get(name, image.shape)
     if window == "gaussian":
         weights = cv2.getGaussianKernel(size, _SIGMA, cv2.CV_64F)
-        means = cv2.sepFilter2D(image, cv2.CV_64F, weights, weights)
+        cv2.sepFilter2D(image, cv2.CV_64F, weights, weights, dst=means)
     else:
-        means = cv2.boxFilter(image, cv2.CV_64F, (size, size))
-    margin = size // 2
-    return np.asarray(means, np.float64)[margin:-margin, margin:-margin]
+        cv2.boxFilter(image, cv2.CV_64F, (size, size), dst=means)
+    return means
