@@ -120,7 +120,7 @@ def test_a_number_is_written_so_that_people_can_read_it(folder):
         (0, "0"),
         (0.0, "0.0000"),
         (1234567, "1,234,567"),
-        (0.0003, "0.0003"),
+        (0.00056789, "0.0006"),
         (0.00001234, "1.234e-05"),
         (math.inf, "∞"),
         (math.nan, "–no value"),
@@ -156,6 +156,27 @@ def test_what_has_no_value_is_told_with_its_reason(folder):
         "AP50 owl of roads, by smallthere is no owl",
         "mAP50 of fieldsnot compared",
     ]
+
+
+def test_all_that_is_known_of_the_run_is_there(folder):
+    root = parse(render_page(make_report(), folder))
+    facts = {text_of(fact.find("dt")): text_of(fact.find("dd")) for fact in part(root, "run").findall(".//dl/div")}
+    assert facts == {
+        "command": "vifa evaluate street",
+        "machine": "a desk computer",
+        "commit": "0123456789ab",
+        "seed": "7",
+        "date": "2026-11-23",
+        "numpy": "2.4.6",
+        "path": "bags/street",
+        "sha256": "ab" * 32,
+        "duration_s": "12.25",
+        "messages": "4711",
+        **{f"{name} › sha256": "cd" * 32 for name in BUNDLES},
+        **{f"{name} › network": f"network of {name}" for name in BUNDLES},
+        "pairing › slop": "0.0213",
+        "topics": "/a, /b",
+    }
 
 
 def test_notes_are_seen_first(folder):
@@ -281,6 +302,9 @@ def test_pictures_are_in_the_page_and_no_larger_than_they_have_to_be(folder):
         np.testing.assert_allclose(pixels.mean((0, 1)), COLOURS[i], atol=3)
         assert f"{i * STEP * 1e-9:.2f} s" in image.get("alt") and "roads" in image.get("alt")
     assert (images[0].get("width"), images[0].get("height")) == ("160", "120")
+    figures = list(part(root, "worst").iter("figure"))
+    assert [figure[0].tag for figure in figures] == ["img", "img", "div"]  # a wide one is moved sideways on a phone
+    assert figures[2][0].attrib.items() >= {"class": "scroll", "tabindex": "0", "role": "group"}.items()
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,13 @@ def test_worst_frames_are_marked_and_lead_to_their_pictures(tmp_path):
     assert not list(plot_of(report, tmp_path, "fields").iter("a"))
 
 
+def test_a_mark_far_from_all_values_is_in_the_picture_too(tmp_path):
+    report = make_report()
+    report["worst"] = [report["worst"][0] | {"value": 5000.0}]
+    figure = plot_of(report, tmp_path)
+    assert 0 < float(figure.find(".//a/circle").get("cy")) < float(figure.find("svg").get("viewBox").split()[3])
+
+
 def test_a_screen_reader_hears_mean_and_extremes(tmp_path):
     report = make_report() | {"frames": make_frames([2.0, 5.0, 1.0, 4.0])}
     said = plot_of(report, tmp_path).find("svg").get("aria-label")
@@ -115,6 +122,8 @@ def test_points_are_those_of_all_rows_at_once_whatever_comes_when(data):
     series = Series(iter(make_frames(values)))
     places = np.arange(count) // series.each
     assert series.each == 1 or MOST_POINTS / 2 < (count - 1) // series.each + 1 <= MOST_POINTS
+    starts = [START + STEP * int(place) * series.each for place in np.unique(places)]
+    assert series.strip() == [(pytest.approx((start - START) * 1e-9), 0) for start in starts]
     line = series.lines.get(("roads", "en"), {}).get("small")
     groups = [
         [v for v, own in zip(values, places, strict=True) if own == place and v is not None] for place in set(places)
@@ -199,8 +208,12 @@ def test_ticks_are_few_round_and_inside(one, other, most):
 
 
 def test_bars_in_tables_are_as_long_as_their_numbers():
-    widths = [float(rect.get("width")) for rect in ElementTree.fromstring(share_bar([("a", 30), ("b", 10)], 50))]
-    assert widths == [200, 120, 40]
+    shares = ElementTree.fromstring(share_bar([("a", 30), ("b", 10)], 50))
+    assert [(r.get("class"), float(r.get("x")), float(r.get("width"))) for r in shares] == [
+        ("rest", 0, 200),
+        ("a", 0, 120),
+        ("b", 120, 40),
+    ]
     assert [float(rect.get("width")) for rect in ElementTree.fromstring(share_bar([("a", 0)], 0))] == [200, 0]
     spread = ElementTree.fromstring(spread_bar(10.0, 20.0, 30.0, 60.0))
     assert float(spread.find("rect").get("width")) == 33
