@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vifa_ros.bags.errors import BagError
+from vifa_ros.bags.evaluate_command import evaluate
 from vifa_ros.bags.extract_command import extract
 from vifa_ros.bags.record_command import record
 from vifa_runtime.backends import BackendError
@@ -28,6 +29,7 @@ RateOption = Annotated[float, typer.Option(help="Pairs a second.", min=0.1, max=
 
 app.command()(record)
 app.command()(extract)
+app.command()(evaluate)
 
 
 class UsageError(ValueError):
