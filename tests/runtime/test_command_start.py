@@ -24,7 +24,10 @@ def run(program, *arguments):
 
 @pytest.mark.parametrize(
     "words",
-    [(), ("fuse",), ("bench",), ("bundle",), ("bundle", "show"), ("bundle", "build"), ("bundle", "quantize")],
+    [
+        *((), ("fuse",), ("bench",), ("record",), ("extract",)),
+        *(("bundle",), ("bundle", "show"), ("bundle", "build"), ("bundle", "quantize")),
+    ],
     ids=" ".join,
 )
 def test_help_needs_no_onnx_runtime(words):
