@@ -137,7 +137,7 @@ def _definitions(facts: Iterable[tuple[str, Any]]) -> Iterator[Html]:
 def _thresholds(rows: Sequence[Row]) -> Html | None:
     if not rows:
         return None
-    columns = [Column("Metric"), Column("Limit", "number"), Column("Measured", "number"), Column("Result")]
+    columns = [Column("Metric"), Column("Limit"), Column("Measured", "number"), Column("Result")]
     cells = (
         (
             metric_heading(row["metric"], of_task(row)),

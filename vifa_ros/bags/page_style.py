@@ -75,7 +75,12 @@ nav ul { display: flex; flex-wrap: wrap; gap: 0.25rem 1.25rem; padding: 0; list-
 nav a { display: inline-block; padding: 0.25rem 0; }
 section { border-top: 1px solid var(--line); padding-top: 1.5rem; margin-top: 2rem; }
 
-.scroll { position: relative; overflow-x: auto; margin: 0 0 1.5rem; }
+/* A shade at the right edge while there is more to the right: the piece of paper that hides it moves with the table. */
+.scroll {
+  position: relative; overflow-x: auto; margin: 0 0 1.5rem;
+  background: linear-gradient(to left, var(--paper) 60%, transparent) right / 3rem 100% no-repeat local,
+    linear-gradient(to left, var(--line), transparent) right / 1.25rem 100% no-repeat scroll;
+}
 table { border-collapse: separate; border-spacing: 0; overflow-wrap: normal; }
 caption { text-align: left; font-weight: 600; padding-bottom: 0.5rem; }
 th, td { padding: 0.375rem 1.25rem 0.375rem 0; text-align: left; vertical-align: top; }
@@ -141,7 +146,7 @@ figure { margin: 0; min-width: 0; }
   nav { display: none; }
   h2, h3, caption { break-after: avoid; }
   figure, tr, .verdict { break-inside: avoid; }
-  .scroll { overflow: visible; }
+  .scroll { overflow: visible; background: none; }
   th, td { padding-right: 0.75rem; }
   .number, thead tr > * { white-space: normal; }
   .picture { width: 5rem; min-width: 5rem; }
