@@ -242,9 +242,8 @@ def test_labels_of_a_folder_count_by_the_names_of_pairs(street, report, finding_
 
 def test_a_pairs_name_may_come_after_it_was_complete(street, report, finding_bundle, tmp_path):
     """The thermal image comes first, so that the visible one completes the pair, and its name follows."""
-    early = run(
-        write_bag_of(street[0], tmp_path / "bag", skew=-0.01), tmp_path / "out", finding_bundle, labels=street[0]
-    )
+    folder = write_pairs(tmp_path / "pairs")  # the same without labels, for which a pair would wait
+    early = run(write_bag_of(folder, tmp_path / "bag", skew=-0.01), tmp_path / "out", finding_bundle, labels=street[0])
     assert values_of(early) == values_of(report)
     assert [row["name"] for row in early["frames"]] == [row["name"] for row in report["frames"]]
 
