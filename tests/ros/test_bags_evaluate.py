@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import cv2
@@ -24,8 +25,10 @@ from skimage.measure import shannon_entropy
 from vifa_ros.bags import report as report_module
 from vifa_ros.bags import topics
 from vifa_ros.bags.errors import BagError
-from vifa_ros.bags.messages import make_detections, make_header, make_image
+from vifa_ros.bags.extracting import ExtractSettings, extract
+from vifa_ros.bags.messages import make_detections, make_header, make_image, types
 from vifa_ros.bags.opening import Bag
+from vifa_ros.bags.options import make_pairing
 from vifa_ros.bags.report import evaluate
 from vifa_ros.bags.session import METRICS
 from vifa_runtime.bundle import load_bundle
@@ -220,24 +223,37 @@ def test_fused_images_of_every_third_pair(street, report, finding_bundle, tmp_pa
 # Ground truth
 
 
-def test_labels_of_a_folder_count_by_the_names_of_pairs(street, report, finding_bundle, tmp_path):
-    """The labels alone, under the recorded names, and for a bag that names none, under those that extracting gives."""
+def test_labels_of_a_folder_count_by_the_names_that_were_recorded(street, report, finding_bundle, tmp_path):
     folder, bag = street
-    given = run(bag, tmp_path / "out", finding_bundle, labels=folder)
-    assert given["rows"] == report["rows"]
-    with Bag(bag) as opened:
-        named = [(t, a, m) for t, a, m in opened.messages([VISIBLE, THERMAL])]
-        names = {
-            m.frame_id: f"{m.stamp.sec:010d}.{m.stamp.nanosec:09d}" for _, _, m in opened.messages([topics.PAIR_NAME])
-        }
-    bare = write_bag(tmp_path / "bare", [(t, a, as_jazzy(m)) for t, a, m in named])
-    for part, suffix in (("labels", ".txt"), ("masks", ".png")):
-        (tmp_path / "own" / part).mkdir(parents=True)
-        for path in (folder / part).iterdir():
-            (tmp_path / "own" / part / f"{names[path.stem]}{suffix}").write_bytes(path.read_bytes())
-    stamped = run(bare, tmp_path / "out", finding_bundle, labels=tmp_path / "own")
-    assert values_of(stamped) == values_of(report)
-    assert {row["tag"] for row in stamped["frames"]} == {"day", "night"}, "by brightness, as there are no names"
+    assert run(bag, tmp_path / "out", finding_bundle, labels=folder)["rows"] == report["rows"]
+
+
+@pytest.mark.parametrize("pairing", [{}, {"pairing": "reuse_visible", "thermal_offset": -0.01}])
+def test_labels_of_a_folder_count_by_the_names_that_extracting_gives(street, finding_bundle, tmp_path, pairing):
+    """Of a bag that names no pairs, one visible image of which is missing."""
+    with Bag(street[1]) as opened:
+        entries = list(opened.messages([*opened.topics]))
+    missing = [message for topic, _, message in entries if topic == VISIBLE][2]
+    entries = [entry for entry in entries if entry[2] is not missing and entry[0] != topics.PAIR_NAME]
+    bare = [(topic, at, as_jazzy(message)) for topic, at, message in entries if topic in (VISIBLE, THERMAL)]
+    truth = [entry for entry in entries if entry[0].startswith("/ground_truth")]
+    whole = bag_with(tmp_path / "whole", bare, [(topic, at, again(message)) for topic, at, message in truth])
+    expected = run(whole, tmp_path / "out", finding_bundle, values=pairing)
+    extract(whole, tmp_path / "pairs", ExtractSettings(make_pairing(**pairing)))
+    report = run(
+        write_bag(tmp_path / "bare", bare), tmp_path / "out", finding_bundle, values=pairing, labels=tmp_path / "pairs"
+    )
+    assert values_of(report) == pytest.approx(values_of(expected), abs=1e-6)
+    assert ("cells", "map50_all") in values_of(report) and len(report["frames"]) == 3 * (6 if pairing else 5)
+    assert {row["tag"] for row in report["frames"]} == {"day", "night"}, "by brightness, as there are no names"
+
+
+def again(message):
+    """A message that was read, as one to write: of the same type, with the parts that it is made of."""
+    kind = types().types.get(message.__msgtype__) if hasattr(message, "__msgtype__") else None
+    if kind is None:
+        return [again(one) for one in message] if isinstance(message, list) else message
+    return kind(**{field.name: again(getattr(message, field.name)) for field in fields(message)})
 
 
 def test_a_pairs_name_may_come_after_it_was_complete(street, report, finding_bundle, tmp_path):
@@ -283,8 +299,6 @@ def truth_entries(stamps, boxes=(), names=CLASSES, mask=None, topic=topics.DETEC
 
 
 def bag_with(folder, entries, truths, **options):
-    from vifa_ros.bags.messages import types
-
     return write_bag(folder, sorted([*entries, *truths], key=lambda entry: entry[1]), store=types(), **options)
 
 

@@ -168,8 +168,8 @@ class _Extractor:
         settings = self._settings
         if pair.index % settings.every:
             return EVERY
-        stamp = _stamp(pair, settings.pairing)
-        if self._last is not None and 0 <= stamp - _stamp(self._last, settings.pairing) < settings.interval * 1e9:
+        stamp = stamp_of(pair, settings.pairing)
+        if self._last is not None and 0 <= stamp - stamp_of(self._last, settings.pairing) < settings.interval * 1e9:
             return INTERVAL
         thumbnails = None
         if settings.min_motion:
@@ -257,7 +257,7 @@ def name_of(stamp: int) -> str:
     return f"{stamp // 10**9:010d}.{stamp % 10**9:09d}"
 
 
-def _stamp(pair: BagPair, settings: PairingSettings) -> int:
+def stamp_of(pair: BagPair, settings: PairingSettings) -> int:
     """When a pair was taken, by the camera whose frames are used once, without its offset; nanoseconds."""
     if settings.pairing == REUSE_VISIBLE:
         return pair.stamp - pair.skew - settings.thermal_offset

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from vifa_ros.bags import topics
 from vifa_ros.bags.bag_labels import LabelReader, PairLabels
 from vifa_ros.bags.camera_pairs import BAD_IMAGE, BagPair, CameraTopics, PairReader
-from vifa_ros.bags.extracting import name_of
+from vifa_ros.bags.extracting import name_of, stamp_of
 from vifa_ros.bags.opening import Bag
 from vifa_ros.bags.tags import Tagger
 from vifa_ros.bags.truth import Truth, TruthReader
@@ -130,6 +130,7 @@ class JobMaker:
             truths: of each subject.
         """
         self._aligner, self._tagger, self._labels, self._truths = aligner, tagger, labels, truths
+        self._settings = settings
         self._names = PairNames(bag)
         also = {**labels.callbacks, **self._names.callbacks, **aligner.callbacks, **tagger.callbacks}
         self.reader = PairReader(bag, cameras, settings, also)
@@ -165,7 +166,7 @@ class JobMaker:
             return Job(pair, reason=BAD_IMAGE, problem=str(error))
         taken = 1e3 * (time.perf_counter() - start)
         name = self._names.find(pair)
-        names = [*([name] if name else []), name_of(pair.visible_stamp)]
+        names = [*([name] if name else []), name_of(stamp_of(pair, self._settings))]  # recorded, or extracted
         truths = [reader.read(labels, names, (visible.shape[0], visible.shape[1])) for reader in self._truths]
         return Job(pair, name, self._tagger.tag(pair, name, visible), visible, thermal, alignment, truths, taken)
 
