@@ -3,6 +3,7 @@
 import threading
 import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -335,6 +336,29 @@ def test_overlapped_work_gives_what_work_in_a_row_gives(count, workers, randoms)
 
     assert list(overlapped(range(count), first, second, workers)) == [10 * item + 1 for item in range(count)]
     assert began == list(range(count)), "the first kind of work keeps the order, as the thermal state needs"
+
+
+def test_the_first_work_can_be_done_where_its_tools_were_made():
+    """CUDA contexts belong to the thread that made them."""
+    threads = set()
+    with ThreadPoolExecutor(1) as engine:
+        threads.add(engine.submit(threading.get_ident).result())
+        for result in overlapped(range(5), lambda item: threads.add(threading.get_ident()) or item, int, 2, engine):
+            assert result < 5
+        assert engine.submit(threading.get_ident).result() in threads, "it goes on"
+    assert len(threads) == 1
+
+
+def test_what_has_not_begun_is_not_done_when_the_results_are_left():
+    done = []
+    with ThreadPoolExecutor(1) as engine:
+        results = overlapped(
+            range(50), lambda item: time.sleep(0.01) or item, lambda item: done.append(item) or item, 4, engine
+        )
+        assert next(results) == 0
+        results.close()
+        assert engine.submit(int).result() == 0
+    assert len(done) <= 7, "so many were on their way"
 
 
 @pytest.mark.parametrize("where", ["items", "first", "second"])
