@@ -15,6 +15,7 @@ from typing import Any
 
 import rclpy
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -70,7 +71,9 @@ class FusionNode(SerialLifecycleNode):
         self._reset_session()
         self._status = self.create_publisher(FusionStatus, "~/status", RELIABLE_QOS)
         self._diagnostics = self.create_publisher(health.DiagnosticArray, "/diagnostics", RELIABLE_QOS)
-        self._status_timer = self.create_timer(1.0 / self._value("status_rate"), self.publish_status)
+        self._status_timer = self.create_timer(  # also while a simulation's clock stands still, as at a bag's end
+            1.0 / self._value("status_rate"), self.publish_status, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
         self.create_timer(TICK, lambda: self.cameras.look())
         self.create_service(SetBool, "~/enable", self._enable)
         self.create_service(Trigger, "~/save_frame", self._save_frame, callback_group=SlowCallbackGroup())

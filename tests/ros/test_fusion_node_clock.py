@@ -56,6 +56,12 @@ def test_nothing_grows_old_while_the_simulation_stands_still(simulated):
     assert robot.node.cameras.counts("visible").dropped == {"timed_out": 1}
 
 
+def test_the_status_is_told_while_the_simulation_stands_still(simulated):
+    robot, _ = simulated
+    robot.deliver("visible", VISIBLE, 100.0)
+    assert robot.wait_for_status(lambda status: status.visible.received == 1, "the frame").visible.waiting == 1
+
+
 def test_a_simulation_that_begins_again_is_followed(simulated):
     robot, tell = simulated
     listen(robot)
