@@ -14,6 +14,8 @@ from vifa_ros.bags.errors import BagError
 from vifa_ros.bags.evaluate_command import evaluate
 from vifa_ros.bags.extract_command import extract
 from vifa_ros.bags.record_command import record
+from vifa_ros.bags.replay_command import replay
+from vifa_ros.usage import UsageError, need_ros
 from vifa_runtime.backends import BackendError
 from vifa_runtime.bundle import BundleError
 from vifa_runtime.cli import app
@@ -30,10 +32,7 @@ RateOption = Annotated[float, typer.Option(help="Pairs a second.", min=0.1, max=
 app.command()(record)
 app.command()(extract)
 app.command()(evaluate)
-
-
-class UsageError(ValueError):
-    """A command that cannot run here; the message says what is missing and the mend."""
+app.command()(replay)
 
 
 def without_ros_arguments(arguments: Sequence[str]) -> list[str]:
@@ -70,7 +69,7 @@ def play(
 
     Example: vifa play ../shared/data/msrs/test --rate 10 --skew 0.01
     """
-    _need_ros()
+    need_ros()
     import rclpy
 
     from vifa_ros.executor import until_interrupted
@@ -108,7 +107,7 @@ def demo(
 
     Example: vifa demo --pairs ../shared/data/msrs/test --seconds 20
     """
-    _need_ros()
+    need_ros()
     from vifa_ros.demo import DemoError, DemoSettings, run_demo
 
     what = "the synthetic street" if pairs is None else str(pairs)
@@ -120,18 +119,6 @@ def demo(
         raise UsageError(str(error)) from None
     _print_row(summary["rows"][0])
     print(f"{output / 'summary.json'} and {output / 'contact_sheet.png'} written")
-
-
-def _need_ros() -> None:
-    try:
-        import rclpy  # noqa: F401  (only whether it is there)
-
-        import vifa.msg  # noqa: F401  (likewise)
-    except ImportError as error:
-        raise UsageError(
-            f"this command needs ROS 2 and the built package ({error}); run `make demo` once, "
-            "or source your ROS 2 and its workspace"
-        ) from None
 
 
 def _print_row(row: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ ROS = {
     "lifecycle_msgs",
     "rcl_interfaces",
     "rclpy",
+    "rosgraph_msgs",
     "sensor_msgs",
     "sensor_msgs_py",
     "std_msgs",

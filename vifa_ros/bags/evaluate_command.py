@@ -6,7 +6,6 @@ from typing import Annotated, Any
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from vifa_ros.bags.errors import BagError, need_rosbags
@@ -26,7 +25,9 @@ from vifa_ros.bags.options import (
     VisibleInfoOption,
     VisibleOffsetOption,
     VisibleOption,
+    shown_progress,
 )
+from vifa_ros.usage import need_ros
 from vifa_runtime.cli_options import (
     BackendOption,
     BundleOption,
@@ -86,6 +87,20 @@ def evaluate(
         bool,
         typer.Option("--each-by-itself", help="Don't smooth the limits of 16-bit thermal images over time."),
     ] = False,
+    published_boxes: Annotated[
+        bool,
+        typer.Option(
+            "--published-boxes", help="Measure those boxes only that the node publishes, above the bundle's score."
+        ),
+    ] = False,
+    live: Annotated[
+        str,
+        typer.Option(help="Measure what this running node, such as /vifa, publishes while the bag is played into it."),
+    ] = "",
+    wait: Annotated[float, typer.Option(help="Seconds for the node and for the first image, --live.", min=1)] = 60.0,
+    quiet: Annotated[
+        float, typer.Option(help="Seconds without an image or result after which the bag has ended, --live.", min=0.5)
+    ] = 10.0,
     resamples: Annotated[int, typer.Option(help="Of the bootstrap, --compare.", min=1)] = 1000,
     seed: Annotated[int, typer.Option(help="Likewise.", min=0)] = 0,
     params: Annotated[
@@ -145,23 +160,48 @@ def evaluate(
         tags=tags,
         night_below=night_below,
         smooths=not each_by_itself,
+        as_published=published_boxes,
         worst=worst,
         output_images=_images(output_bag),
         thresholds=_thresholds(thresholds, fail_below, fail_above),
         resamples=resamples,
         seed=seed,
     )
-    bundles = [find_bundle(name) for name in (values["bundle"], compare) if name is not None]
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("evaluating", total=None)
-        report = write_report(
-            bag, output, bundles, settings, lambda done, total: progress.update(task, completed=done, total=total)
-        )
+    with shown_progress("evaluating") as on_step:
+        if live:
+            report = _listen(bag, output, live, compare, context, settings, (wait, quiet), on_step)
+        else:
+            bundles = [find_bundle(name) for name in (values["bundle"], compare) if name is not None]
+            report = write_report(bag, output, bundles, settings, on_step)
     _show(report)
     print(f"{output / 'report.html'} and {output / 'report.json'} written")
     if not all(row["passed"] for row in report["thresholds"]):
         raise typer.Exit(1)
+
+
+def _listen(
+    bag: Path,
+    output: Path,
+    node: str,
+    compare: str | None,
+    context: typer.Context,
+    settings: Any,
+    times: tuple[float, float],
+    on_step: Any,
+) -> dict[str, Any]:
+    """The report of `--live`; refuses what the node decides."""
+    given = given_values(context)
+    bundle = given.pop("bundle", None)
+    refused = [*given, *(["params"] if context.params["params"] else []), *(["compare"] if compare else [])]
+    if refused:
+        raise BagError(f"--live measures the node as it is; leave out {', '.join(refused)}, or set it at the node")
+    need_ros()
+    from vifa_ros.live_evaluating import evaluate_live
+
+    def on_ready() -> None:
+        print(f"listening to {node}; play {bag} into it now", flush=True)
+
+    return evaluate_live(bag, output, node, bundle, settings, *times, on_ready, on_step)
 
 
 def _metrics(text: str) -> tuple[str, ...]:

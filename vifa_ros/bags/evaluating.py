@@ -8,9 +8,8 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,68 +19,16 @@ from vifa_ros.bags.errors import BagError
 from vifa_ros.bags.extracting import name_of
 from vifa_ros.bags.jobs import Job
 from vifa_ros.bags.overlapping import overlapped
-from vifa_ros.bags.truth import TruthReader
-from vifa_runtime.backends import Backend, RawResults
-from vifa_runtime.bundle import Bundle
-from vifa_runtime.decode import decode_detections, restore_detections
+from vifa_ros.bags.subjects import Subject
 from vifa_runtime.geometry import GeometryError
 from vifa_runtime.metrics import Detections
 from vifa_runtime.metrics.buffers import Buffers
-from vifa_runtime.pipeline import FusionPipeline, InputError, Results
-from vifa_runtime.scoring import Sources, TaskScore, for_evaluation, gray_levels, gray_thermal, measure_pair
+from vifa_runtime.pipeline import InputError, Results
+from vifa_runtime.scoring import Sources, TaskScore, gray_levels, gray_thermal, measure_pair
 from vifa_runtime.thermal import ThermalError, ThermalNormaliser, ThermalSettings
 
+NO_RESULT = "no_result"  # the reason by which pairs are counted of which a node that was listened to gave none
 MOST_WORKERS = 3  # threads for metrics, each of which holds about 70 MB at 640x480
-
-
-class RawKeeper:
-    """A back end that keeps what it gave last, so that boxes can be decoded by other thresholds than the bundle's."""
-
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
-        self.describe, self.close = backend.describe, backend.close
-        self.raw = RawResults({}, {})
-
-    def run(
-        self,
-        visible: NDArray[np.uint8],
-        thermal: NDArray[np.float32],
-        tasks: Sequence[str],
-        fused_only: Collection[str] = (),
-    ) -> RawResults:
-        """See `Backend.run`."""
-        self.raw = self._backend.run(visible, thermal, tasks, fused_only)
-        return self.raw
-
-
-class Subject:
-    """One bundle that is evaluated.
-
-    Attributes:
-        name: in the report.
-        bundle: as its author made it, with the tasks that are run.
-        lenient: the same `for_evaluation`.
-        pipeline: that the node would run.
-        truth: reads ground truth for its tasks.
-    """
-
-    def __init__(
-        self, name: str, bundle: Bundle, backend: Backend, thermal: ThermalSettings, truth: TruthReader
-    ) -> None:
-        self.name, self.bundle, self.truth = name, bundle, truth
-        self.lenient = for_evaluation(bundle)
-        self._backend = RawKeeper(backend)
-        self.pipeline = FusionPipeline(bundle, self._backend, thermal)
-
-    def find_all(self, size: tuple[int, int]) -> dict[str, Detections]:
-        """Detection task -> all that was found in the last pair, whose visible image has this (height, width)."""
-        found = {}
-        for task in self.lenient.tasks:
-            raw = self._backend.raw.outputs.get(task.name, {})
-            if "boxes" in raw:
-                best = decode_detections(raw["boxes"][0], raw["scores"][0], task.score, task.iou, task.max_detections)
-                found[task.name] = restore_detections(best, self.bundle.grid(size))
-        return found
 
 
 @dataclass(frozen=True)
@@ -140,19 +87,19 @@ class Chain:
         results, everything, times = [], [], []
         for subject in self.subjects:
             start = time.perf_counter()
-            subject.pipeline.alignment = job.alignment
             try:
-                stamp = job.pair.stamp * 1e-9 if self.smooths else None
-                found = subject.pipeline.process(job.visible, job.thermal, stamp)
+                found = subject.process(job, job.pair.stamp * 1e-9 if self.smooths else None)
             except (ThermalError, InputError, GeometryError) as error:
                 return Outcome(replace(job, reason=BAD_IMAGE, problem=str(error)))
+            if found is None:
+                return Outcome(replace(job, reason=NO_RESULT, problem="the node gave no result"))
             taken = 1e3 * (time.perf_counter() - start)
             times.append({"decode": job.decode_ms, **found.milliseconds, "pipeline": taken})
             results.append(_copied(found))
-            everything.append(subject.find_all((job.visible.shape[0], job.visible.shape[1])))
+            everything.append(subject.find_all(results[-1], (job.visible.shape[0], job.visible.shape[1])))
         gray = None
         if self._measured(job) and job.alignment.pixels is not None:
-            gray = self._see(self.subjects[0].pipeline, job.visible, job.thermal)
+            gray = self._see(self.subjects[0], job)
         return Outcome(job, results, everything, times, gray)
 
     def measure(self, outcome: Outcome) -> Outcome:
@@ -185,15 +132,16 @@ class Chain:
         """The metrics of fused images that are wanted of this pair."""
         return () if job.pair.index % self.every else self.metrics
 
-    def _see(self, pipeline: FusionPipeline, visible: NDArray[np.uint8], thermal: NDArray[Any]) -> NDArray[np.float64]:
+    def _see(self, subject: Subject, job: Job) -> NDArray[np.float64]:
         """The thermal image of the pair that was just fused, in visible pixels and whole gray levels.
 
         Where the thermal camera sees nothing, it is the visible image's luma, as for the network.
         """
-        warm = ThermalNormaliser(ThermalSettings(polarity=self.polarity))(thermal)
-        gray = 255 * pipeline.thermal_in_visible(warm).astype(np.float64)
-        if pipeline.covered is not None:
-            gray = gray_levels(visible) + pipeline.covered * (gray - gray_levels(visible))
+        assert job.visible is not None and job.thermal is not None
+        heat, covered = subject.see(job, ThermalNormaliser(ThermalSettings(polarity=self.polarity))(job.thermal))
+        gray = 255 * heat.astype(np.float64)
+        if covered is not None:
+            gray = gray_levels(job.visible) + covered * (gray - gray_levels(job.visible))
         return np.rint(gray)
 
 

@@ -14,6 +14,8 @@ import numpy as np
 
 from vifa_ros.bags.comparing import Comparison, Resampling, differences
 from vifa_ros.bags.errors import BagError
+from vifa_ros.bags.evaluating import NO_RESULT
+from vifa_ros.bags.live import LiveNode
 from vifa_ros.bags.opening import Bag
 from vifa_ros.bags.page import render_page
 from vifa_ros.bags.session import EvaluateSettings, Session
@@ -35,6 +37,7 @@ def evaluate(
     bundles: Sequence[Path],
     settings: EvaluateSettings,
     on_step: Callable[[int, int], None] = lambda done, total: None,
+    live: LiveNode | None = None,
 ) -> dict[str, Any]:
     """Evaluate one bundle on a bag, or compare two, and write the report into a folder, all of it or nothing.
 
@@ -43,6 +46,7 @@ def evaluate(
         folder: of the report; an older report there is replaced in the end.
         bundles: folders, one or two.
         on_step: called with the messages that were read, and those there are to read.
+        live: a node into which the bag is played, and whose results are measured; None to run the bundles here.
 
     Returns:
         The report, as report.json holds it, without `frames` and `differences`.
@@ -57,7 +61,7 @@ def evaluate(
     check_thresholds(settings.thresholds, next(iter(loaded.values())).tasks, settings.metrics)
     aligner = AlignmentSource(alignment_settings(settings.values.__getitem__))
     with Bag(path) as bag, ExitStack() as stack:
-        session = Session(bag, aligner, loaded, settings, stack)
+        session = Session(bag, aligner, loaded, settings, stack, live)
         try:
             with whole_folder(folder) as beside, ThreadPoolExecutor(1, "digest") as alongside:
                 digest = alongside.submit(bag.digest)
@@ -88,7 +92,7 @@ def _describe(session: Session, folders: Sequence[Path], digest: str) -> dict[st
             "sha256": hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest(),
             "network": subject.bundle.network,
             **subject.bundle.manifest["provenance"],
-            "engine": subject.pipeline.backend.describe(),
+            "engine": subject.describe(),
         }
         for subject, folder in zip(session.subjects, folders, strict=True)
     }
@@ -107,6 +111,8 @@ def _describe(session: Session, folders: Sequence[Path], digest: str) -> dict[st
             "tags": session.tagger.describes,
             "ground_truth": "topics of the bag" if settings.labels is None else str(settings.labels),
             "thermal_limits": "smoothed over time, as in the node" if settings.smooths else "of each image alone",
+            "boxes": session.settings.describe_boxes(),
+            "results": "of each bundle, run here" if session.live is None else f"of the node {session.live.name}",
             "parameters": given,
         },
         "notes": _notes(session),
@@ -172,6 +178,8 @@ def _undefined(session: Session) -> Iterator[dict[str, Any]]:
 
 
 def _streams(session: Session) -> list[dict[str, Any]]:
+    if session.live is not None:
+        return session.live.counts().streams()
     topics = {stream: topic for topic, stream in session.jobs.reader.topics.images.items()}
     duration = session.bag.duration
     return [
@@ -189,6 +197,8 @@ def _streams(session: Session) -> list[dict[str, Any]]:
 
 def _drops(session: Session) -> list[dict[str, Any]]:
     found = {stream: counts.dropped for stream, counts in session.jobs.reader.counts.items()}
+    if session.live is not None:
+        return session.live.counts().drops()
     return [
         {"what": what, "reason": reason, "count": count}
         for what, reasons in {**found, "pair": session.dropped}.items()
@@ -197,6 +207,8 @@ def _drops(session: Session) -> list[dict[str, Any]]:
 
 
 def _latency(session: Session) -> list[dict[str, Any]]:
+    if session.live is not None:
+        return [{"bundle": session.subjects[0].name, **row} for row in session.live.counts().latency]
     rows = []
     for (bundle, stage), times in session.times.items():
         p50, p95, p99 = np.percentile(np.frombuffer(times, np.float32), [50, 95, 99]).tolist()
@@ -209,6 +221,8 @@ def _notes(session: Session) -> list[str]:
     notes = [session.bag.notice] if session.bag.notice else []
     notes += [f"the last bad {stream} image: {problem}" for stream, problem in session.jobs.reader.problems.items()]
     notes += [f"the last pair dropped by {reason}: {problem}" for reason, problem in session.problems.items()]
+    if session.live is not None and (lost := session.dropped[NO_RESULT]):
+        notes.append(f"{lost} of {lost + session.pairs} pairs of the bag have no result of the node and are left out")
     return notes + [
         f"{count} boxes of ground truth are of {name!r}, which {subject.name} does not find"
         for subject in session.subjects

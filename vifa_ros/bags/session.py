@@ -14,10 +14,12 @@ import cv2
 
 from vifa_ros.bags.camera_pairs import find_topics
 from vifa_ros.bags.errors import BagError
-from vifa_ros.bags.evaluating import Chain, Outcome, Subject
+from vifa_ros.bags.evaluating import Chain, Outcome
 from vifa_ros.bags.jobs import Aligner, JobMaker, first_name
+from vifa_ros.bags.live import LiveNode, LiveSubject
 from vifa_ros.bags.opening import Bag
 from vifa_ros.bags.output_bag import OutputBag
+from vifa_ros.bags.subjects import BundleSubject, Subject
 from vifa_ros.bags.tags import AUTO, NIGHT_BELOW, make_tagger
 from vifa_ros.bags.tallies import MAP, MIOU, Rows, Scratch, TaskTally
 from vifa_ros.bags.thresholds import Threshold
@@ -28,7 +30,7 @@ from vifa_ros.camera_alignment import AlignmentSource
 from vifa_ros.parameters import engine_options, pairing_settings, thermal_settings
 from vifa_runtime.backends import prepare
 from vifa_runtime.bundle import Bundle
-from vifa_runtime.scoring import EXTENDED_METRICS, FUSION_METRICS
+from vifa_runtime.scoring import EXTENDED_METRICS, FUSION_METRICS, LOWEST_SCORE
 
 BAG = "bag"
 METRICS = (*EXTENDED_METRICS, MAP, MIOU)
@@ -48,6 +50,7 @@ class EvaluateSettings:
         detections, mask: topics of ground truth, as of `TruthTopics.find`.
         tags, night_below: as of `make_tagger`.
         smooths: whether thermal limits are smoothed over time, as in the node.
+        as_published: whether boxes are measured as the node publishes them, above the bundle's score.
         worst: pictures of each task and metric.
         output_images: `raw` or `jpeg` to write a bag of results too; empty for none.
         thresholds: that the first bundle must keep.
@@ -67,6 +70,7 @@ class EvaluateSettings:
     tags: str = AUTO
     night_below: float = NIGHT_BELOW
     smooths: bool = True
+    as_published: bool = False
     worst: int = 3
     output_images: str = ""
     thresholds: Sequence[Threshold] = ()
@@ -78,6 +82,12 @@ class EvaluateSettings:
         """Those of fused images."""
         return [metric for metric in EXTENDED_METRICS if metric in self.metrics]
 
+    def describe_boxes(self) -> str:
+        """Which boxes are measured, for the report."""
+        if self.as_published:
+            return "as published, above the bundle's score"
+        return f"of score {LOWEST_SCORE:g} and more, as in vifa-train evaluate"
+
 
 class Session:
     """One bag, the bundles and all that is collected.
@@ -85,6 +95,7 @@ class Session:
     Attributes:
         subjects: the bundles.
         tallies: of each subject by task.
+        live: the node whose results are measured; None where the bundles are run here.
         jobs: what reads the bag.
         frames: a row of every pair, subject and task.
         dropped, problems: reason -> pairs that were dropped, and what was wrong with the last of them.
@@ -100,8 +111,9 @@ class Session:
         bundles: Mapping[str, Bundle],
         settings: EvaluateSettings,
         stack: ExitStack,
+        live: LiveNode | None = None,
     ) -> None:
-        self.bag, self.settings, self._stack = bag, settings, stack
+        self.bag, self.settings, self.live, self._stack = bag, settings, live, stack
         cameras = find_topics(
             bag, settings.visible, settings.thermal, settings.visible_info, settings.thermal_info
         )  # fmt: skip
@@ -109,7 +121,7 @@ class Session:
         self.tagger = make_tagger(settings.tags, bag, first_name(bag), settings.night_below)
         truths = [_truth(bag, names, bundle, settings) for bundle in bundles.values()]
         self.subjects = [
-            _open(*named, truth, settings, stack) for named, truth in zip(bundles.items(), truths, strict=True)
+            _open(*named, truth, settings, stack, live) for named, truth in zip(bundles.items(), truths, strict=True)
         ]
         pairing = pairing_settings(settings.values.__getitem__)
         self.jobs = JobMaker(bag, cameras, pairing, Aligner(bag, source), self.tagger, names.reader(), truths)
@@ -203,9 +215,14 @@ def _truth(bag: Bag, names: TruthTopics, bundle: Bundle, settings: EvaluateSetti
     return TopicTruth(bag.path, names, tasks)
 
 
-def _open(name: str, bundle: Bundle, truth: TruthReader, settings: EvaluateSettings, stack: ExitStack) -> Subject:
+def _open(
+    name: str, bundle: Bundle, truth: TruthReader, settings: EvaluateSettings, stack: ExitStack, live: LiveNode | None
+) -> Subject:
+    if live is not None:
+        return LiveSubject(name, bundle, truth, live)
     value = settings.values.__getitem__
     backend = prepare(value("backend"), bundle, engine_options(value))
-    subject = Subject(name, bundle, backend, thermal_settings(value, bundle.thermal), truth)
-    stack.callback(subject.pipeline.close)
+    thermal = thermal_settings(value, bundle.thermal)
+    subject = BundleSubject(name, bundle, backend, thermal, truth, settings.as_published)
+    stack.callback(subject.close)
     return subject

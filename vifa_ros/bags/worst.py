@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vifa_ros.bags.evaluating import Outcome, Subject
+from vifa_ros.bags.evaluating import Outcome
+from vifa_ros.bags.subjects import Subject
 from vifa_runtime.bundle import Task
 from vifa_runtime.metrics import Detections
 from vifa_runtime.render import contact_sheet, draw_detections, draw_mask, render_overlay
