@@ -4,6 +4,7 @@
 time, and begins when the node is ready. The launch ends with the bag.
 What the recorded robot said about itself is not played: topics of a node of this name, /diagnostics, /rosout and
 /parameter_events.
+`vifa evaluate drive --live /vifa -o report`, started before, measures what the node makes of the bag: docs/bags.md.
 """
 
 import shutil
