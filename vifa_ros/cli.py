@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from vifa_ros.bags.align_command import align
 from vifa_ros.bags.errors import BagError
 from vifa_ros.bags.evaluate_command import evaluate
 from vifa_ros.bags.extract_command import extract
@@ -29,6 +30,7 @@ PairsOption = Annotated[Optional[Path], typer.Option(help="Folder with vi/ and i
 RateOption = Annotated[float, typer.Option(help="Pairs a second.", min=0.1, max=1000)]
 
 
+app.command()(align)
 app.command()(record)
 app.command()(extract)
 app.command()(evaluate)

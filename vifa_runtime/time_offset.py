@@ -78,7 +78,7 @@ class Motion:
         """Take the next frame.
 
         Args:
-            image: (H, W) of any numbers, or (H, W, 3); NaN and infinity count as 0.
+            image: (H, W) of any numbers, or (H, W, 3) RGB, uint8; NaN and infinity count as 0.
             stamp: nanoseconds.
         """
         if self._stamps and stamp <= self._stamps[-1]:
@@ -148,10 +148,10 @@ def find_offset(visible: Motion, thermal: Motion, largest: float = LARGEST, seed
 
 def _standardise(image: NDArray[Any]) -> NDArray[np.float32]:
     """An image small, smooth and of one mean and contrast, so that gain and brightness do not count."""
-    gray = np.asarray(image, np.float32)
-    if gray.ndim == 3:
-        gray = gray.mean(axis=2)
-    gray = np.nan_to_num(gray, posinf=0, neginf=0)
+    gray = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    gray = np.asarray(gray, np.float32)
+    if image.dtype.kind == "f":
+        gray = np.nan_to_num(gray, posinf=0, neginf=0)
     factor = min(1.0, _LONGEST / max(gray.shape))
     size = (max(1, round(gray.shape[1] * factor)), max(1, round(gray.shape[0] * factor)))
     small = cv2.GaussianBlur(cv2.resize(gray, size, interpolation=cv2.INTER_AREA), (0, 0), _SMOOTHING)

@@ -8,10 +8,13 @@ from hypothesis import strategies as st
 from registration_scenes import THERMAL, VISIBLE, corner_errors, draw_scene, make_pairs, see, similarity
 
 from vifa_runtime.edge_fields import Resampler, edge_field
+from vifa_runtime.pixel_maps import HomographyMap
 from vifa_runtime.registration import register
 from vifa_runtime.registration_blocks import MODELS, NUMBERS, Evidence, Fit, movement
 from vifa_runtime.registration_frames import Frames, RegistrationError, fitted
+from vifa_runtime.registration_overlay import render_alignment
 from vifa_runtime.registration_search import SearchRange, search
+from vifa_runtime.render import GAP
 
 NARROW = SearchRange((0.78, 1.3), 4.0)  # quick
 
@@ -238,3 +241,23 @@ def test_sizes_keep_their_aspect():
     assert fitted((1080, 1920)) == (360, 640)
     assert fitted((120, 160)) == (120, 160)
     assert fitted((480, 640), 80) == (60, 80)
+
+
+def test_the_picture_shows_thermal_edges_where_they_are_aligned():
+    """Orange lies on the visible image's edges on the right, as it does nowhere so well on the left."""
+    warp = similarity(0.85, 3, 14, -9)
+    frames = frames_of(make_pairs(warp, 5))
+    picture = render_alignment(frames, HomographyMap(tuple(warp.ravel()), THERMAL, VISIBLE), rows=2)
+    height, width = VISIBLE
+    top = picture.shape[0] - height - GAP  # the last row, of the fourth frame
+    panels = [picture[top : top + height, left : left + width] for left in (0, width + GAP)]
+    edges = np.abs(edge_field(frames.visible(3)))
+    on_edges = []
+    for panel in panels:
+        orange = (panel[:, :, 0] > 200) & (panel[:, :, 2] < 60)
+        assert orange.sum() > 100
+        on_edges.append(edges[orange].mean() / edges.mean())
+    assert on_edges[1] > 1.5 * on_edges[0]
+    outline = (panels[1] == (51, 230, 255)).all(axis=2)
+    corner = warp @ (0, 96, 1)
+    assert outline[round(corner[1]) - 2 : round(corner[1]) + 3, round(corner[0]) - 2 : round(corner[0]) + 3].any()
