@@ -26,8 +26,8 @@ CLASSES = ("red", "green", "blue")
 MASK_CLASSES = ("dark", "bright")
 
 
-def pipeline_of(bundle: Bundle) -> FusionPipeline:
-    return FusionPipeline(bundle, prepare("onnxruntime", bundle, Options(threads=1)))
+def pipeline_of(bundle: Bundle, threads: int = 1) -> FusionPipeline:
+    return FusionPipeline(bundle, prepare("onnxruntime", bundle, Options(threads=threads)))
 
 
 def write_pairs(folder: Path, count: int = 6, depth: type = np.uint8, size: tuple[int, int] = SIZE) -> Path:

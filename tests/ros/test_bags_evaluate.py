@@ -47,6 +47,8 @@ from vifa_runtime.scoring import (
     measure_pair,
 )
 
+ROOT = Path(__file__).resolve().parents[2]
+MSRS = ROOT.parent / "shared" / "data" / "msrs" / "test"
 MS = 1_000_000
 ZSTD = b"\x28\xb5\x2f\xfd"  # what its frames begin with
 
@@ -64,17 +66,17 @@ def report(street, finding_bundle, tmp_path_factory):
     return run(street[1], tmp_path_factory.mktemp("out") / "report", finding_bundle)
 
 
-def on_the_folder(folder, bundle, names=None):
+def on_the_folder(folder, bundle, names=None, threads=1):
     """Every metric by `scoring` on the files themselves: what `vifa-train evaluate` computes too (its own tests)."""
     lenient = for_evaluation(load_bundle(bundle))
-    pipeline, scores, extended = pipeline_of(lenient), Scores(lenient), []
+    pipeline, scores, extended = pipeline_of(lenient, threads), Scores(lenient), []
     labels = LabelFolder(folder, lenient.tasks)
     for pair in find_pairs(folder):
         if names is not None and pair.name not in names:
             continue
         rgb, raw = read_visible(pair.visible), read_thermal(pair.thermal)
-        results, gray = pipeline.process(rgb, raw), gray_thermal(raw, SIZE)
-        scores.add(rgb, gray, results, *labels.read(pair.name, SIZE))
+        results, gray = pipeline.process(rgb, raw), gray_thermal(raw, rgb.shape[:2])
+        scores.add(rgb, gray, results, *labels.read(pair.name, rgb.shape[:2]))
         measured = measure_pair(lenient, Sources(gray_levels(rgb), gray), results, metrics=EXTENDED_METRICS)
         extended.append({task: one.fusion for task, one in measured.items()})
     means = {
@@ -94,6 +96,20 @@ def test_a_bag_gives_every_number_of_the_folder_it_was_recorded_from(street, rep
     assert 0.02 < values["cells", "map50_all"] < 0.98 and 0.5 < values["glare", "miou"] < 0.98
     pairs = {(row["metric"], row["pairs"]) for row in report["rows"] if row["tag"] == "all"}
     assert {("en", 6), ("map50_all", 5), ("miou", 4)} <= pairs and len({count for _, count in pairs}) == 3
+
+
+@pytest.mark.skipif(not MSRS.is_dir(), reason=f"the real pairs of {MSRS.name} are not beside this repository")
+def test_real_pairs_by_a_bundle_that_ships(tmp_path):
+    """Some of msrs/test, as PNG and in sqlite3: every number of the folder, to 1e-6 and better."""
+    for pair in find_pairs(MSRS)[2::10]:
+        for path in (pair.visible, pair.thermal, MSRS / "labels" / f"{pair.name}.txt"):
+            (tmp_path / "pairs" / path.parent.name).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "pairs" / path.parent.name / path.name).symlink_to(path)
+    classes = ("person", "bicycle", "car")
+    bag = write_bag_of(tmp_path / "pairs", tmp_path / "bag", images="png", storage="sqlite3", classes=classes)
+    values = values_of(run(bag, tmp_path / "out", ROOT / "models/nano-two-task", values={"threads": 0}))
+    expected = on_the_folder(tmp_path / "pairs", ROOT / "models/nano-two-task", threads=0)
+    assert values == pytest.approx(expected, abs=1e-9) and 0.05 < values["road_users", "map50_all"] < 0.95
 
 
 def test_the_numbers_are_those_of_other_implementations(street, report, finding_bundle):

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vifa_ros.bags import report as report_module
+from vifa_ros.bags import session as session_module
 from vifa_ros.bags import topics
 from vifa_ros.bags.errors import BagError
 from vifa_ros.bags.messages import make_extrinsics, types
@@ -23,6 +24,7 @@ from vifa_ros.bags.report import evaluate
 from vifa_ros.bags.tags import NIGHT_BELOW, read_spans, tag_of_name
 from vifa_runtime.alignment import Alignment
 from vifa_runtime.alignment_files import write_alignment
+from vifa_runtime.backends import prepare
 from vifa_runtime.bundle import load_bundle
 from vifa_runtime.camera_model import Camera
 from vifa_runtime.metrics import detection_file, entropy, spatial_frequency
@@ -319,6 +321,39 @@ def test_memory_does_not_grow_with_the_bag(finding_bundle, tmp_path, monkeypatch
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < peaks[0] + 0.3e6, f"{peaks}: 60 pairs more are 0.7 MB of images and 0.4 MB of scores"
+
+
+class OneThread:
+    """A back end that keeps the rule of TensorRT's: the thread that makes it runs and closes it."""
+
+    def __init__(self, backend):
+        self._backend, self._thread, self.closed = backend, threading.get_ident(), False
+        self.describe = backend.describe
+
+    def run(self, *arguments):
+        assert threading.get_ident() == self._thread
+        return self._backend.run(*arguments)
+
+    def close(self):
+        assert threading.get_ident() == self._thread
+        self.closed = True
+        self._backend.close()
+
+
+def test_an_engine_is_made_run_and_closed_in_one_thread(tiny_bundle, tmp_path, monkeypatch):
+    made = []
+
+    def prepare_here(*arguments):
+        made.append(OneThread(prepare(*arguments)))
+        return made[-1]
+
+    monkeypatch.setattr(session_module, "prepare", prepare_here)
+    bag = write_bag(tmp_path / "bag", camera_entries(4, size=SIZE))
+    run(bag, tmp_path / "out", tiny_bundle, tiny_bundle, metrics=("en",), resamples=2)
+    with pytest.raises(BagError, match="at least 41x41"):
+        small = write_bag(tmp_path / "small", camera_entries(4, size=(24, 32)))
+        evaluate(small, tmp_path / "no", [tiny_bundle], settings_of())
+    assert len(made) == 3 and all(backend.closed for backend in made)
 
 
 @given(st.integers(0, 12), st.integers(1, 4), st.randoms(use_true_random=False))

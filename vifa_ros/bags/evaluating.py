@@ -9,6 +9,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -61,6 +62,7 @@ class Chain:
         every: of the pairs, the fused images of every so many are measured, beginning with the first.
         polarity: of the thermal camera.
         smooths: whether thermal limits are smoothed over time, as in the node; else each image is taken by itself.
+        engine: the one thread that the subjects were made in; None where any may run them.
     """
 
     subjects: Sequence[Subject]
@@ -68,6 +70,7 @@ class Chain:
     every: int = 1
     polarity: str = "white_hot"
     smooths: bool = True
+    engine: Executor | None = None
     workers: int = field(default_factory=lambda: max(1, min(MOST_WORKERS, (os.cpu_count() or 1) - 1)))
     _buffers: deque[Buffers] = field(default_factory=deque)  # of workers that wait; a deque is safe between threads
 
@@ -78,7 +81,7 @@ class Chain:
             BagError: images too small to be measured, or found and true masks that don't fit together.
             BackendError: the engine failed.
         """
-        return overlapped(jobs, self.fuse, self.measure, self.workers)
+        return overlapped(jobs, self.fuse, self.measure, self.workers, self.engine)
 
     def fuse(self, job: Job) -> Outcome:
         """Run every subject on one pair."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,9 +121,14 @@ class Session:
         names = TruthTopics.find(bag, settings.detections, settings.mask)
         self.tagger = make_tagger(settings.tags, bag, first_name(bag), settings.night_below)
         truths = [_truth(bag, names, bundle, settings) for bundle in bundles.values()]
+        engine = stack.enter_context(ThreadPoolExecutor(1, "engine"))  # the one thread that makes, runs and closes them
         self.subjects = [
-            _open(*named, truth, settings, stack, live) for named, truth in zip(bundles.items(), truths, strict=True)
+            engine.submit(_open, *named, truth, settings, live).result()
+            for named, truth in zip(bundles.items(), truths, strict=True)
         ]
+        for subject in self.subjects:
+            if isinstance(subject, BundleSubject):
+                stack.callback(_close, engine, subject)
         pairing = pairing_settings(settings.values.__getitem__)
         self.jobs = JobMaker(bag, cameras, pairing, Aligner(bag, source), self.tagger, names.reader(), truths)
         self.chain = Chain(
@@ -131,6 +137,7 @@ class Session:
             settings.fusion_every,
             settings.values["thermal.polarity"],
             settings.smooths,
+            engine,
         )
         self.worst = WorstPairs(settings.worst)
         self.dropped: Counter[str] = Counter()
@@ -207,6 +214,10 @@ class Session:
         return f"no pair was formed of {' and '.join(told)}; check the clocks, the offsets and --slop"
 
 
+def _close(engine: Executor, subject: BundleSubject) -> None:
+    engine.submit(subject.close).result()
+
+
 def _truth(bag: Bag, names: TruthTopics, bundle: Bundle, settings: EvaluateSettings) -> TruthReader:
     wanted = {"detection": MAP in settings.metrics, "segmentation": MIOU in settings.metrics}
     tasks = [task for task in bundle.tasks if wanted.get(task.kind)]
@@ -215,14 +226,10 @@ def _truth(bag: Bag, names: TruthTopics, bundle: Bundle, settings: EvaluateSetti
     return TopicTruth(bag.path, names, tasks)
 
 
-def _open(
-    name: str, bundle: Bundle, truth: TruthReader, settings: EvaluateSettings, stack: ExitStack, live: LiveNode | None
-) -> Subject:
+def _open(name: str, bundle: Bundle, truth: TruthReader, settings: EvaluateSettings, live: LiveNode | None) -> Subject:
     if live is not None:
         return LiveSubject(name, bundle, truth, live)
     value = settings.values.__getitem__
     backend = prepare(value("backend"), bundle, engine_options(value))
     thermal = thermal_settings(value, bundle.thermal)
-    subject = BundleSubject(name, bundle, backend, thermal, truth, settings.as_published)
-    stack.callback(subject.close)
-    return subject
+    return BundleSubject(name, bundle, backend, thermal, truth, settings.as_published)
