@@ -63,6 +63,7 @@ def render() -> str:
         *table_of(transport["rows"]),
         "",
         *_node(),
+        *_bag_evaluation(),
     ]
     return "\n".join(parts)
 
@@ -97,6 +98,25 @@ def _node() -> list[str]:
             "",
         ]
     return lines
+
+
+def _bag_evaluation() -> list[str]:
+    """`vifa evaluate` against the pipeline alone."""
+    if not (RESULTS / "bag_evaluation.json").exists():
+        return []
+    result = _read("bag_evaluation")
+    return [
+        "## Evaluating bags",
+        "",
+        _source(result),
+        "`vifa evaluate` on a recording of MSRS, relative to the pipeline on the same pairs, decoded, in memory; in turns,",
+        "the median over the rounds, in wall time (`times`) and processor time (`cpu`; the machine was shared).",
+        "`in_a_row`: the pipeline and all metrics in one thread. `boxes`: `--metrics map,miou`. `all`: the default metrics,",
+        "for two tasks. `tenth`: `--fusion-every 10`. `peak_mib`: of the command, for a third of the pairs and for all.",
+        "",
+        *table_of(result["rows"]),
+        "",
+    ]
 
 
 def _engines() -> list[str]:

@@ -122,13 +122,12 @@ class Session:
         self.tagger = make_tagger(settings.tags, bag, first_name(bag), settings.night_below)
         truths = [_truth(bag, names, bundle, settings) for bundle in bundles.values()]
         engine = stack.enter_context(ThreadPoolExecutor(1, "engine"))  # the one thread that makes, runs and closes them
-        self.subjects = [
-            engine.submit(_open, *named, truth, settings, live).result()
-            for named, truth in zip(bundles.items(), truths, strict=True)
-        ]
-        for subject in self.subjects:
+        self.subjects: list[Subject] = []
+        for named, truth in zip(bundles.items(), truths, strict=True):
+            subject = engine.submit(_open, *named, truth, settings, live).result()
             if isinstance(subject, BundleSubject):
                 stack.callback(_close, engine, subject)
+            self.subjects.append(subject)
         pairing = pairing_settings(settings.values.__getitem__)
         self.jobs = JobMaker(bag, cameras, pairing, Aligner(bag, source), self.tagger, names.reader(), truths)
         self.chain = Chain(
