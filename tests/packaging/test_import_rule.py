@@ -43,6 +43,7 @@ ONLY_IN_FILE = {
 }
 ONLY_IN_FUNCTIONS_OF = {  # what is an extra of its own: module -> where a function may import it
     "matplotlib": "vifa_training/",
+    "ray": "vifa_ros/bags/many.py",
     "rosbags": "vifa_ros/",
     "segmentation_models_pytorch": "vifa_training/tasks/deeplabv3plus.py",
     "ultralytics": "vifa_training/tasks/yolov5.py",

@@ -44,7 +44,9 @@ _THRESHOLD = "TASK:METRIC=VALUE, or TASK:METRIC@TAG=VALUE; may be given again."
 
 def evaluate(
     context: typer.Context,
-    bag: Annotated[Path, typer.Argument(help="Folder of a bag, or one .mcap or .db3 file.")],
+    bags: Annotated[
+        list[Path], typer.Argument(metavar="BAG...", help="Folder of a bag, .mcap or .db3 file, or folder of bags.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the report; an older one is replaced.")],
     bundle: BundleOption = DEFAULT_BUNDLE,
     compare: Annotated[
@@ -101,6 +103,10 @@ def evaluate(
     quiet: Annotated[
         float, typer.Option(help="Seconds without an image or result after which the bag has ended, --live.", min=0.5)
     ] = 10.0,
+    jobs: Annotated[int, typer.Option(help="Bags at a time, each in a process; see --threads.", min=1, max=256)] = 1,
+    ray: Annotated[
+        str, typer.Option(help="Address of a Ray cluster that takes the bags, auto, or local for one on this machine.")
+    ] = "",
     resamples: Annotated[int, typer.Option(help="Of the bootstrap, --compare.", min=1)] = 1000,
     seed: Annotated[int, typer.Option(help="Likewise.", min=0)] = 0,
     params: Annotated[
@@ -142,6 +148,7 @@ def evaluate(
     Example: vifa evaluate street --bundle nano-two-task -o report --fail-below road_users:map50_all=0.4
     """
     need_rosbags()
+    from vifa_ros.bags.many import evaluate_many, find_bags, in_processes, on_ray
     from vifa_ros.bags.report import evaluate as write_report
     from vifa_ros.bags.session import EvaluateSettings
 
@@ -167,15 +174,20 @@ def evaluate(
         resamples=resamples,
         seed=seed,
     )
+    found = find_bags(bags)
     with shown_progress("evaluating") as on_step:
         if live:
-            report = _listen(bag, output, live, compare, context, settings, (wait, quiet), on_step)
+            report = _listen(_only(found), output, live, compare, context, settings, (wait, quiet), on_step)
         else:
             bundles = [find_bundle(name) for name in (values["bundle"], compare) if name is not None]
-            report = write_report(bag, output, bundles, settings, on_step)
+            if len(found) == 1 and not ray:
+                report = write_report(found[0], output, bundles, settings, on_step)
+            else:
+                run = on_ray(ray, max(1, values["threads"])) if ray else in_processes(min(jobs, len(found)))
+                report = evaluate_many(found, output, bundles, settings, run, on_step)
     _show(report)
     print(f"{output / 'report.html'} and {output / 'report.json'} written")
-    if not all(row["passed"] for row in report["thresholds"]):
+    if not all(row["passed"] for row in report["thresholds"]) or any(row["problem"] for row in report.get("bags", ())):
         raise typer.Exit(1)
 
 
@@ -202,6 +214,12 @@ def _listen(
         print(f"listening to {node}; play {bag} into it now", flush=True)
 
     return evaluate_live(bag, output, node, bundle, settings, *times, on_ready, on_step)
+
+
+def _only(bags: list[Path]) -> Path:
+    if len(bags) > 1:
+        raise BagError(f"--live listens to one bag at a time, not to {len(bags)}; name one")
+    return bags[0]
 
 
 def _metrics(text: str) -> tuple[str, ...]:

@@ -38,6 +38,7 @@ def evaluate(
     settings: EvaluateSettings,
     on_step: Callable[[int, int], None] = lambda done, total: None,
     live: LiveNode | None = None,
+    on_end: Callable[[Session], None] = lambda session: None,
 ) -> dict[str, Any]:
     """Evaluate one bundle on a bag, or compare two, and write the report into a folder, all of it or nothing.
 
@@ -47,6 +48,7 @@ def evaluate(
         bundles: folders, one or two.
         on_step: called with the messages that were read, and those there are to read.
         live: a node into which the bag is played, and whose results are measured; None to run the bundles here.
+        on_end: called with all that was collected, before the report is written.
 
     Returns:
         The report, as report.json holds it, without `frames` and `differences`.
@@ -57,7 +59,7 @@ def evaluate(
         BundleError, BackendError, AlignmentError, ThermalError: what else cannot be loaded.
     """
     check_target(folder)
-    loaded = _load(bundles, settings.values["tasks"])
+    loaded = load_bundles(bundles, settings.values["tasks"])
     check_thresholds(settings.thresholds, next(iter(loaded.values())).tasks, settings.metrics)
     aligner = AlignmentSource(alignment_settings(settings.values.__getitem__))
     with Bag(path) as bag, ExitStack() as stack:
@@ -66,6 +68,7 @@ def evaluate(
             with whole_folder(folder) as beside, ThreadPoolExecutor(1, "digest") as alongside:
                 digest = alongside.submit(bag.digest)
                 session.run(beside, on_step)
+                on_end(session)
                 report = {"meta": _describe(session, bundles, digest.result()), **_summarise(session, beside)}
                 _write(session, beside, report)
         except OSError as error:
@@ -230,7 +233,7 @@ def _notes(session: Session) -> list[str]:
     ]
 
 
-def _load(folders: Sequence[Path], tasks: Sequence[str]) -> dict[str, Bundle]:
+def load_bundles(folders: Sequence[Path], tasks: Sequence[str]) -> dict[str, Bundle]:
     """Bundles by their names in the report, with the wanted tasks.
 
     Raises:

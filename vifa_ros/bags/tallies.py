@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO
@@ -72,6 +73,29 @@ class _OfTag:
             self.masks += 1
             self.confusion += score.confusion
 
+    def absorb(self, other: _OfTag) -> None:
+        """Add the sums over other pairs."""
+        self.images += other.images
+        self.masks += other.masks
+        self.confusion += other.confusion
+        for metric, total in other.totals.items():
+            self.totals[metric] = self.totals.get(metric, 0.0) + total
+
+
+@dataclass(frozen=True)
+class TallySums:
+    """What a `TaskTally` knows, as plain data that goes from process to process.
+
+    Attributes:
+        tags: tag -> sums over its pairs.
+        tag_of_labelled: of each pair with boxes.
+        detections: of these pairs, see `DetectionFile.dump`; None of a task that detects nothing.
+    """
+
+    tags: Mapping[str, _OfTag]
+    tag_of_labelled: Sequence[str]
+    detections: tuple[bytes, NDArray[np.uint16]] | None
+
 
 class TaskTally:
     """What the pairs so far add to the metrics of one task of one bundle.
@@ -114,6 +138,21 @@ class TaskTally:
             self._keep(own, score)
         self._pairs += 1
         return own
+
+    def sums(self) -> TallySums:
+        """All that `rows` needs."""
+        names = [*self._tags]
+        detections = None if self.detections is None else self.detections.dump()
+        return TallySums(self._tags, [names[number] for number in self._tag_of_labelled], detections)
+
+    def absorb(self, sums: TallySums) -> None:
+        """Take in the pairs of another bag; not for a tally that keeps what single pairs add."""
+        for name, other in sums.tags.items():
+            self._tags.setdefault(name, _OfTag(len(self.names))).absorb(other)
+        names = [*self._tags]
+        self._tag_of_labelled.extend(names.index(name) for name in sums.tag_of_labelled)
+        if self.detections is not None and sums.detections is not None:
+            self.detections.extend(sums.detections)
 
     def rows(self) -> list[dict[str, Any]]:
         """Rows `{tag, task, metric, value, pairs}`, those of all pairs first; what is not defined has none."""

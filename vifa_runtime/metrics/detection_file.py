@@ -71,6 +71,21 @@ class DetectionFile:
             )
         return pool_matches(images, self.classes)
 
+    def dump(self) -> tuple[bytes, NDArray[np.uint16]]:
+        """Everything as plain data, for `extend`: the file's bytes, and the ground truths of each image (n,K)."""
+        self._file.seek(0)
+        try:
+            return self._file.read(), np.array(self._truths, np.uint16).reshape(-1, self.classes)
+        finally:
+            self._file.seek(0, 2)
+
+    def extend(self, other: tuple[bytes, NDArray[np.uint16]]) -> None:
+        """Add the images of another file of the same classes, as `dump` gives them."""
+        records = np.frombuffer(other[0], _RECORD).copy()
+        records["image"] += len(self)
+        self._file.write(records.tobytes())
+        self._truths.extend(other[1])
+
     @property
     def detections(self) -> int:
         """How many detections there are of all images."""
