@@ -26,11 +26,13 @@ from typer.testing import CliRunner
 from vifa_runtime.backends import Options, prepare
 from vifa_runtime.bundle import Bundle, BundleError, Task, load_bundle, write_bundle
 from vifa_runtime.files import write_atomically
+from vifa_runtime.label_folder import LabelFolder
 from vifa_runtime.labels import format_yolo, read_yolo
 from vifa_runtime.luma import rgb_to_luma
 from vifa_runtime.metrics import Labels, mean_average_precision
 from vifa_runtime.pairs import PairError, find_pairs, read_thermal, read_visible, write_image
 from vifa_runtime.pipeline import FusionPipeline
+from vifa_runtime.scoring import Scores, for_evaluation, gray_thermal
 from vifa_training.commands.evaluate import evaluate as evaluate_command
 from vifa_training.evaluation import (
     BASELINES,
@@ -252,6 +254,23 @@ def test_boxes_and_masks_are_measured_where_there_are_labels(finding: Path, labe
     for name, value in zip(("dark", "bright"), hit / either, strict=True):
         assert values.pop(("glare", f"iou_{name}")) == (pytest.approx(value, abs=1e-12), 2)
     assert not values, "no true box is blue, so that this class has no value"
+
+
+def test_the_numbers_are_those_of_the_runtimes_own_scores(finding: Path, labelled: Path) -> None:
+    """By which the tests of `vifa evaluate` measure a folder too: so a bag and its folder agree."""
+    bundle = for_evaluation(load_bundle(finding))
+    pipeline, scores = FusionPipeline(bundle, prepare("onnxruntime", bundle, Options(threads=1))), Scores(bundle)
+    labels = LabelFolder(labelled / "set", bundle.tasks)
+    for pair in find_pairs(labelled / "set"):
+        rgb, raw = read_visible(pair.visible), read_thermal(pair.thermal)
+        results, size = pipeline.process(rgb, raw), rgb.shape[:2]
+        scores.add(rgb, gray_thermal(raw, size), results, *labels.read(pair.name, size))
+    rows = mean_rows(evaluate([load_bundle(finding)], labelled, ["set"]))
+    found = {(row["task"], row["metric"]): (row["value"], row["pairs"]) for row in rows if row["bundle"]}
+    for row in scores.rows():
+        value, pairs = found[row["task"], row["metric"]]
+        assert (value, pairs) == (pytest.approx(row["value"], abs=1e-12), row["pairs"])
+    assert {"map50_all", "miou", "en", "vif"} <= {row["metric"] for row in scores.rows()}
 
 
 def test_the_command_prints_what_was_found(finding: Path, labelled: Path, tmp_path: Path) -> None:
