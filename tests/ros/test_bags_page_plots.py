@@ -14,6 +14,7 @@ from test_bags_page import parse, part, text_of
 from vifa_ros.bags.page import render_page
 from vifa_ros.bags.page_plots import interval_bar, share_bar, spread_bar, ticks
 from vifa_ros.bags.page_series import MOST_POINTS, Series
+from vifa_ros.bags.page_words import tag_shades
 
 finite = st.floats(-1e6, 1e6)
 
@@ -187,9 +188,16 @@ def test_tags_are_shown_as_shades_over_their_time(tmp_path):
     pieces = [piece for piece in figure.iter("rect") if "shade" in piece.get("class", "")]
     starts = [seconds(float(piece.get("x"))) for piece in pieces]
     np.testing.assert_allclose(starts, [0, 6 * STEP * 1e-9], atol=3e-3)
-    assert pieces[0].get("class") != pieces[1].get("class")
+    assert [piece.get("class") for piece in pieces] == ["shade day", "shade night"]
     legend = [text_of(item) for item in part(parse(render_page(make_report(), tmp_path)), "time").iter("li")]
     assert legend == ["small", "large", "day", "night"]
+
+
+def test_night_is_darker_than_day_and_other_tags_keep_apart(tmp_path):
+    assert tag_shades(["night", "rain", "day", "fog"]) == ["shade night", "shade shade0", "shade day", "shade shade1"]
+    page = render_page(make_report(), tmp_path)
+    fills = dict(re.findall(r"\.(night|day) \{ fill: #([0-9a-f]{6}); \}", page))
+    assert int(fills["night"][:2], 16) < 64 < 192 < int(fills["day"][:2], 16), "in light and dark pages alike"
 
 
 @given(finite, finite, st.integers(2, 8))

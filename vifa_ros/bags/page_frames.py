@@ -14,7 +14,7 @@ import numpy as np
 from vifa_ros.bags.page_html import Html, is_finite, join, number, plain_number, tag
 from vifa_ros.bags.page_plots import Mark, line_plot
 from vifa_ros.bags.page_series import Line, Point, Series
-from vifa_ros.bags.page_words import bundle_key, metric_heading, metric_words, of_task, tag_key
+from vifa_ros.bags.page_words import bundle_key, metric_heading, metric_words, of_task, swatch, tag_shades
 
 MOST_PICTURES = 24  # that the page holds; of more, only the files are named
 MOST_PIXELS = 640 * 640  # of a picture
@@ -49,7 +49,9 @@ def over_time(series: Series, bundles: Sequence[str], pictures: Sequence[Picture
     if len(bundles) > 1:
         parts.append(_legend((bundle_key(index), name) for index, name in enumerate(bundles)))
     if len(series.tags) > 1:
-        parts.append(_legend((tag_key(index), name) for index, name in enumerate(series.tags)))
+        parts.append(
+            _legend((swatch(shade), name) for shade, name in zip(tag_shades(series.tags), series.tags, strict=True))
+        )
     for task in dict.fromkeys(task for task, _ in series.lines):
         metrics = [metric for of, metric in series.lines if of == task]
         figures = (_figure(series, task, metric, bundles, pictures) for metric in metrics)
@@ -78,12 +80,13 @@ def _figure(series: Series, task: str, metric: str, bundles: Sequence[str], pict
     heading = tag("figcaption", metric_heading(metric))
     if not any(line.points for line in lines):
         return tag("figure", heading, tag("p", "No pair has a value."))
+    shades = tag_shades(series.tags)
     said = " ".join(_summary(name, line.whole()) for name, line in zip(bundles, lines, strict=True) if line.points)
     plot = line_plot(
         f"{metric_words(metric)[0]} over time. {said}",
         (series.seconds(series.start), series.seconds(series.end)),
         [line.in_time() for line in lines],
-        series.strip() if len(series.tags) > 1 else (),
+        [(start, shades[number]) for start, number in series.strip()] if len(series.tags) > 1 else (),
         list(_marks(series, task, metric, pictures)),
     )
     return tag("figure", heading, plot)

@@ -10,7 +10,6 @@ from statistics import median
 
 from vifa_ros.bags.page_html import Html, tag
 from vifa_ros.bags.page_series import Point
-from vifa_ros.bags.page_style import SHADE_COUNT
 
 _WIDTH, _HEIGHT = 256, 160  # of a plot: narrower than a phone, so that its text is never scaled down
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40.0, 246.0, 8.0, 128.0  # of the frame inside
@@ -31,7 +30,7 @@ def line_plot(
     description: str,
     seconds: tuple[float, float],
     lines: Sequence[Sequence[Point]],
-    strip: Sequence[tuple[float, int]] = (),
+    strip: Sequence[tuple[float, str]] = (),
     marks: Sequence[Mark] = (),
 ) -> Html:
     """A plot of values over time, one line a bundle.
@@ -40,7 +39,7 @@ def line_plot(
         description: what a screen reader says of it.
         seconds: the first and the last, of all that was measured.
         lines: one of them has a point at least.
-        strip: (seconds from which on, number of the tag), shown as shades below the plot.
+        strip: (seconds from which on, class of the shade), shown below the plot.
     """
     bounds = [bound for line in lines for point in line for bound in (point.low[0], point.high[0])]
     bounds += [mark.value for mark in marks]
@@ -134,7 +133,7 @@ def _tick_text(value: float) -> str:
     return "0" if abs(value) < 1e-12 else f"{value:.6g}".replace("-", "−")
 
 
-def _shades(strip: Sequence[tuple[float, int]], end: float, across: _Scale) -> Iterator[Html]:
+def _shades(strip: Sequence[tuple[float, str]], end: float, across: _Scale) -> Iterator[Html]:
     """The strip below a plot: one piece as long as the tag stays."""
     starts = [(next(run)[0], shade) for shade, run in groupby(strip, key=lambda piece: piece[1])]
     stops = [*(start for start, _ in starts[1:]), end]
@@ -146,7 +145,7 @@ def _shades(strip: Sequence[tuple[float, int]], end: float, across: _Scale) -> I
             y=_BOTTOM + 3,
             width=f"{max(width, 0.5):.1f}",
             height=6,
-            class_=f"shade shade{shade % SHADE_COUNT}",
+            class_=shade,
         )
 
 

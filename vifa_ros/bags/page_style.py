@@ -131,6 +131,8 @@ figure { margin: 0; min-width: 0; }
 .shade1 { fill: var(--muted); }
 .shade2 { fill: var(--ink); }
 .shade3 { fill: var(--link); }
+.night { fill: #26323a; }
+.day { fill: #f3f5f6; }
 .legend { display: flex; flex-wrap: wrap; gap: 0.25rem 1.25rem; padding: 0; margin: 0 0 0.5rem; list-style: none; }
 
 @media (max-width: 30rem) {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vifa_ros.bags.page_html import Html, noted, tag
@@ -37,6 +37,8 @@ REASONS = {
 }
 _OF_CLASS = {"ap50_": ("AP50", "average precision at IoU 0.5"), "iou_": ("IoU", "intersection over union")}
 
+_TIMES = ("night", "day")
+
 
 def metric_words(metric: str) -> tuple[str, str]:
     """The name of a metric as papers write it, and what it is; of one that is not known here, itself and nothing."""
@@ -64,9 +66,13 @@ def bundle_key(index: int) -> Html:
     return tag("svg", tag("g", line, class_=f"bundle{index}"), viewBox="0 0 22 10", class_="key", aria_hidden="true")
 
 
-def tag_key(index: int) -> Html:
-    """The sign of a tag: its shade in the strip below the plots. `index` is its place in the report, from 0."""
-    return swatch(f"shade shade{index % SHADE_COUNT}")
+def tag_shades(tags: Sequence[str]) -> list[str]:
+    """The shade of each tag in the strip below the plots: night is dark and day light, others take what comes next."""
+    others = [name for name in tags if name.lower() not in _TIMES]
+    return [
+        f"shade {name.lower()}" if name not in others else f"shade shade{others.index(name) % SHADE_COUNT}"
+        for name in tags
+    ]
 
 
 def swatch(class_: str) -> Html:
