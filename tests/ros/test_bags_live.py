@@ -192,6 +192,18 @@ def test_pairs_get_their_own_results_whatever_is_lost_and_in_whatever_order_topi
         assert {task: image[0, 0, 0] for task, image in taken[stamp].fused.items()} == {"bright": stamp, "cells": stamp}
 
 
+def test_a_dropped_pair_is_known_as_soon_as_a_later_one_came_so_that_nothing_piles_up(finding_bundle, tmp_path):
+    queue = queue_of(finding_bundle, tmp_path)
+    for task, output in queue.outputs:
+        queue.add(task, output, 2, nothing() if output == DETECTIONS else np.zeros((2, 3, 3), np.uint8))
+    answers = []
+    asking = threading.Thread(target=lambda: answers.append(queue.take(1)), daemon=True)
+    asking.start()
+    asking.join(10.0)
+    assert answers == [None]
+    assert queue.take(2) is not None
+
+
 def test_who_waits_hears_what_went_wrong(finding_bundle, tmp_path):
     queue = queue_of(finding_bundle, tmp_path)
     queue.end(BagError("the node is gone"))
