@@ -21,7 +21,7 @@ from vifa_runtime.edge_fields import Matrix, edge_field
 from vifa_runtime.registration_frames import Frames
 
 LONGEST = 80  # pixels of the visible images' longer side
-MOST_FRAMES = 20
+MOST_FRAMES = 12
 _SCALE_STEP, _ROTATION_STEP = 1.04, 2.0  # what half of a step moves at the image's border is about a pixel
 _CANVAS = 1.6  # of the visible image's sides: what of an enlarged thermal image is kept, around its middle
 _FULL_OVERLAP = 0.3  # of the visible image: less counts less, since little that overlaps correlates easily by chance
