@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from vifa_runtime.pairs import find_part, read_thermal, read_visible
+from vifa_runtime.pairs import find_part, read_thermal, read_visible, spread_evenly, write_image
 from vifa_runtime.registration_blocks import collect
 from vifa_runtime.registration_frames import Frames
 from vifa_runtime.time_offset import Motion
@@ -117,12 +118,43 @@ def times_of(rng: np.random.Generator, rate: float, jitter: float, drop: float, 
 
 def record(image: NDArray, place: Callable, times: NDArray, rng: np.random.Generator, late: float = 0.0) -> Motion:
     """The motion of a camera whose stamps are so many seconds above the true times."""
-    height, width = image.shape
     motion = Motion()
-    for moment, (right, down) in zip(times, place(times) * width, strict=True):
-        shift = np.array([[1, 0, right], [0, 1, down]], np.float32)
-        seen = cv2.warpAffine(image, shift, (width, height), borderMode=cv2.BORDER_REFLECT)
-        seen = seen[height // 8 : -height // 8, width // 8 : -width // 8]
+    for moment, where in zip(times, place(times), strict=True):
+        seen = look(image, where)
         noisy = np.clip(seen + rng.normal(0, 2, seen.shape), 0, 255).astype(np.uint8)
         motion.add(noisy, round((100 + moment + late) * 1e9))
     return motion
+
+
+def look(image: NDArray, where: NDArray) -> NDArray:
+    """What a camera sees of an image from a place (right, down), shares of its width: three quarters of its sides."""
+    height, width = image.shape[:2]
+    shift = np.array([[1, 0, where[0] * width], [0, 1, where[1] * width]], np.float32)
+    seen = cv2.warpAffine(image, shift, (width, height), borderMode=cv2.BORDER_REFLECT)
+    return np.ascontiguousarray(seen[height // 8 : -height // 8, width // 8 : -width // 8])
+
+
+def write_shaken(pairs: Sequence[Pair], folder: Path, rate: float = 30.0, seconds: float = 1.0, seed: int = 0) -> int:
+    """Write pairs as cameras record them that are shaken, so many seconds before one scene after the other."""
+    rng = np.random.default_rng(seed)
+    times = np.arange(round(len(pairs) * seconds * rate)) / rate
+    for number, where in enumerate(shaking(rng)(times)):
+        visible, thermal = pairs[int(number / (seconds * rate))]
+        write_image(folder / "vi" / f"{number:05}.jpg", look(visible, where))
+        write_image(folder / "ir" / f"{number:05}.png", look(thermal, where))
+    return len(times)
+
+
+def main() -> None:
+    """Write pairs to try `vifa record` and `vifa align` on."""
+    parser = argparse.ArgumentParser(description="Write a folder of pairs of cameras that are shaken before scenes.")
+    parser.add_argument("--data", type=Path, required=True, help="folder that holds msrs")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    parser.add_argument("--scenes", type=int, default=10)
+    options = parser.parse_args()
+    count = write_shaken(spread_evenly(load(options.data, "msrs", ("msrs/test",)), options.scenes), options.output)
+    print(f"{options.output}: {count} pairs, 30 a second")
+
+
+if __name__ == "__main__":
+    main()
