@@ -1,6 +1,5 @@
 """The `vifa` command: what `vifa_runtime` offers without ROS, and what needs ROS, imported only when it is called."""
 
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from vifa_ros.bags.evaluate_command import evaluate
 from vifa_ros.bags.extract_command import extract
 from vifa_ros.bags.record_command import record
 from vifa_ros.bags.replay_command import replay
-from vifa_ros.usage import UsageError, need_ros
+from vifa_ros.usage import UsageError, leave_on_sigterm, need_ros
 from vifa_runtime.backends import BackendError
 from vifa_runtime.bundle import BundleError
 from vifa_runtime.cli import app
@@ -114,7 +113,7 @@ def demo(
 
     what = "the synthetic street" if pairs is None else str(pairs)
     print(f"playing {what} at {rate:g} pairs a second for {seconds:g} s through {bundle}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # else its processes would outlive it
+    leave_on_sigterm()  # else its processes would outlive it
     try:
         summary = run_demo(DemoSettings(pairs, seconds, rate, bundle, output))
     except DemoError as error:

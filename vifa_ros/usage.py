@@ -1,4 +1,7 @@
-"""What commands need that a machine may not have."""
+"""How commands begin: what they need that a machine may not have, and how they end when they are told to."""
+
+import signal
+import sys
 
 
 class UsageError(ValueError):
@@ -20,3 +23,8 @@ def need_ros() -> None:
             f"this command needs ROS 2 and the built package ({error}); run `make demo` once, "
             "or source your ROS 2 and its workspace"
         ) from None
+
+
+def leave_on_sigterm() -> None:
+    """End on SIGTERM as on Ctrl-C: what is half-written is removed. Not beside rclpy, whose own handler calls this."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

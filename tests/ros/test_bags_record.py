@@ -405,7 +405,8 @@ def test_a_full_disk_is_told_in_one_line(tmp_path, folder):
     assert not (tmp_path / "bag").exists()
 
 
-def test_an_interrupt_leaves_nothing_behind(tmp_path):
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminate"])
+def test_an_interrupt_leaves_nothing_behind(tmp_path, sign):
     folder = write_folder(tmp_path / "pairs", 60, (480, 640))
     out = tmp_path / "out"
     program = [sys.executable, "-m", "vifa_ros.cli", "record", str(folder), "-o", str(out / "bag"), "--images", "png"]
@@ -415,7 +416,7 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path):
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sign)
     assert process.wait(60) not in (0, None)
     assert list(out.iterdir()) == []
 

@@ -18,6 +18,7 @@ from vifa_ros.bags.options import (
     make_pairing,
     shown_progress,
 )
+from vifa_ros.usage import leave_on_sigterm
 from vifa_runtime.alignment import LARGEST_BORDER, SOFT_BORDER
 from vifa_runtime.camera_model import AlignmentError
 from vifa_runtime.cli_options import JsonOption
@@ -83,6 +84,7 @@ def align(
 
     if output.suffix not in SUFFIXES:
         raise AlignmentError(f"--output: {output} does not end in {' or '.join(SUFFIXES)}; name it so")
+    leave_on_sigterm()
     offset: TimeOffset | None = None
     notes: list[str] = []
     if _is_bag(source):

@@ -27,7 +27,7 @@ from vifa_ros.bags.options import (
     VisibleOption,
     shown_progress,
 )
-from vifa_ros.usage import need_ros
+from vifa_ros.usage import leave_on_sigterm, need_ros
 from vifa_runtime.cli_options import (
     BackendOption,
     BundleOption,
@@ -179,6 +179,7 @@ def evaluate(
         if live:
             report = _listen(_only(found), output, live, compare, context, settings, (wait, quiet), on_step)
         else:
+            leave_on_sigterm()
             bundles = [find_bundle(name) for name in (values["bundle"], compare) if name is not None]
             if len(found) == 1 and not ray:
                 report = write_report(found[0], output, bundles, settings, on_step)

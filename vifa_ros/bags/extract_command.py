@@ -30,6 +30,7 @@ from vifa_ros.bags.options import (
     shown_progress,
 )
 from vifa_ros.camera_alignment import CAMERAS, FILE, AlignmentSettings
+from vifa_ros.usage import leave_on_sigterm
 from vifa_runtime.cli_options import JsonOption, OptionalPath
 from vifa_runtime.provenance import describe_run
 
@@ -99,6 +100,7 @@ def extract(
     Example: vifa extract street -o pairs --every 5 --min-motion 0.15
     """
     need_rosbags()
+    leave_on_sigterm()
     from vifa_ros.bags.extracting import ExtractSettings
     from vifa_ros.bags.extracting import extract as write_pairs
 

@@ -8,6 +8,7 @@ import typer
 
 from vifa_ros.bags.errors import need_rosbags
 from vifa_ros.bags.options import ClassesOption, MaskClassesOption, OverwriteOption, parse_names, shown_progress
+from vifa_ros.usage import leave_on_sigterm
 from vifa_runtime.cli_options import JsonOption, OptionalPath
 from vifa_runtime.provenance import describe_run
 
@@ -64,6 +65,7 @@ def record(
     Example: vifa record data/msrs/test -o street --classes person,bicycle,car
     """
     need_rosbags()
+    leave_on_sigterm()
     from vifa_ros.bags.recording import RecordSettings
     from vifa_ros.bags.recording import record as write_bag
     from vifa_ros.play_plan import PlaySettings
