@@ -46,6 +46,7 @@ def render() -> str:
         *table_of(speed["rows"]),
         "",
         *_engines(),
+        *_engine_settings(),
         *_network_speed(),
         *_efficiency(),
         *_channel_similarity(),
@@ -64,6 +65,7 @@ def render() -> str:
         "",
         *_node(),
         *_bag_evaluation(),
+        *_alignment(),
     ]
     return "\n".join(parts)
 
@@ -114,6 +116,42 @@ def _bag_evaluation() -> list[str]:
         "`in_a_row`: the pipeline and all metrics in one thread. `boxes`: `--metrics map,miou`. `all`: the default",
         "metrics, for two tasks. `tenth`: `--fusion-every 10`. `peak_mib`: of the command, for a third of the pairs",
         "and for all.",
+        "",
+        *table_of(result["rows"]),
+        "",
+    ]
+
+
+def _alignment() -> list[str]:
+    """`vifa align` on warps and time offsets that are known."""
+    if not (RESULTS / "alignment.json").exists():
+        return []
+    result = _read("alignment")
+    return [
+        "## Aligning",
+        "",
+        _source(result),
+        "Known warps of real pairs (scale 0.7 to 1.4, rotation to 5 degrees, shift to 15 %), shared by all pairs of a",
+        "trial; an error is the median over the corners. Both data sets are off by themselves (`own misalignment`),",
+        "which a right answer shows as an error, so each is also tested with that taken out. A refusal is not within",
+        "the limit; `wrong` is a result of more than four times the limit. Seconds are of processor time.",
+        "",
+        *table_of(result["rows"]),
+        "",
+    ]
+
+
+def _engine_settings() -> list[str]:
+    """ONNX Runtime's settings against those that the back end uses."""
+    if not (RESULTS / "engine_settings.json").exists():
+        return []
+    result = _read("engine_settings")
+    return [
+        "### Settings",
+        "",
+        _source(result),
+        "In turns; the first setting of a part is the back end's, and `ratio` a pair's time relative to it, the median",
+        "over the rounds, with quartiles.",
         "",
         *table_of(result["rows"]),
         "",
@@ -217,8 +255,8 @@ def _head_depth() -> list[str]:
         "## Depth of the head",
         "",
         _source(result),
-        "Stage 2 with heads of so many convolutions, on one held-out fold; 0 is the reference model itself, 1 the head",
-        "that ships. The task network is the reference's. `of ref` as above.",
+        "Stage 2 with heads of so many convolutions, on one held-out fold; 0 is the reference model itself;",
+        "the recipes' heads have two. The task network is the reference's. `of ref` as above.",
         "",
     ]
     for task in dict.fromkeys(row["task"] for row in result["rows"]):
