@@ -370,6 +370,8 @@ def test_what_cannot_be_run_is_refused_in_one_line(done: Done, tmp_path: Path) -
     refused("no task recipe is called 'nothing'; use", *tasks, "nano", *run, "--task", "nothing")
     refused("there is no fold 5 of 4; use 1 to 4", *tasks, "nano", *one, "--only-fold", "5")
     refused("12 samples can't be divided into 13 folds", *tasks, "nano", *one, "--folds", "13")
+    again = write(tmp_path / "again", DETECTION, name="again")
+    refused("are of one task; rename it in one of the files", *tasks, "nano", *run, "--task", f"{detection},{again}")
     shared = write(tmp_path / "recipes", DETECTION, task="shared")
     refused("the backbone's own head is called shared; rename", *tasks, "nano", *one, "--task", shared)
     refused("--depths must be whole numbers of 1 or more", "experiment", "head-depth", "nano", *one, "--depths", "0,1")

@@ -123,6 +123,8 @@ def make_experiment(
     recipes = [load_task_recipe(name.strip()) for name in task.split(",")]
     if len({recipe.name for recipe in recipes}) != len(recipes):
         raise TrainingError(f"two task recipes of {task} share a name; give each once")
+    if len({recipe.task for recipe in recipes}) != len(recipes):
+        raise TrainingError(f"two task recipes of {task} are of one task; rename it in one of the files")
     for recipe in recipes:
         recipe.preset(preset)
         if recipe.task == SHARED:
