@@ -21,22 +21,6 @@ NARROW = ("--smallest", 0.8, "--largest", 1.2, "--rotation", 4)  # quick
 RATE, LATE = 30, 0.15  # Hz; seconds by which the thermal camera's clock is late
 
 
-@pytest.fixture
-def vifa(monkeypatch, capsys):
-    """A function that runs the command and returns exit code, output and errors."""
-
-    def run(*arguments):
-        from vifa_ros.cli import main
-
-        monkeypatch.setattr(sys, "argv", ["vifa", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        return ended.value.code or 0, captured.out, captured.err
-
-    return run
-
-
 def write_folder(folder, pairs):
     for number, (visible, thermal) in enumerate(pairs):
         write_image(folder / "vi" / f"{number:03}.png", visible)

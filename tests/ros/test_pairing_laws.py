@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from pairing_strategies import MS, TOLERANCES
 
 from vifa_ros.pairing import (
     ARRIVAL,
@@ -34,14 +35,9 @@ from vifa_ros.pairing import (
 )
 from vifa_ros.worker import Worker
 
-MS = 1_000_000
 SETTINGS = st.builds(
     PairingSettings,
-    slop=st.integers(0, 60 * MS),
-    visible_offset=st.integers(-50 * MS, 50 * MS),
-    thermal_offset=st.integers(-50 * MS, 50 * MS),
-    capacity=st.integers(1, 5),
-    jump=st.integers(1, 200 * MS),
+    **TOLERANCES,
     pairing=st.sampled_from(PAIRINGS),
     max_reuse_age=st.integers(0, 200 * MS),
     stamps=st.sampled_from(STAMPS),

@@ -5,19 +5,15 @@ from itertools import pairwise
 
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from pairing_strategies import MS, TOLERANCES
 
 from vifa_ros.pairing import STREAMS, THERMAL, VISIBLE, PairingBuffer, PairingSettings
 
-MS = 1_000_000
 PERIOD = 100 * MS
 
 SETTINGS = st.builds(
     PairingSettings,
-    slop=st.integers(0, 60 * MS),
-    visible_offset=st.integers(-50 * MS, 50 * MS),
-    thermal_offset=st.integers(-50 * MS, 50 * MS),
-    capacity=st.integers(1, 5),
-    jump=st.integers(1, 200 * MS),
+    **TOLERANCES,
 )
 FRAME = st.tuples(st.just("add"), st.sampled_from(STREAMS), st.integers(-20 * MS, 60 * MS))
 REFUSAL = st.tuples(st.just("refuse"), st.sampled_from(STREAMS), st.none())

@@ -1,6 +1,5 @@
 """Fixtures of the runtime tests. They need neither ROS nor torch."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,22 +56,6 @@ def make_pair() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
         return rng.integers(0, 256, (height, width, 3), np.uint8), rng.integers(0, 256, (height, width), np.uint8)
 
     return make
-
-
-@pytest.fixture
-def vifa(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
-    """A function that runs the command and returns exit code, output and errors."""
-
-    def run(*arguments):
-        from vifa_ros.cli import main
-
-        monkeypatch.setattr(sys, "argv", ["vifa", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        return ended.value.code or 0, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture
