@@ -26,7 +26,7 @@ MEANING = {
     "lwf": "as seq; all channels and the fused image stay near what they were",
     "replay": "as seq; eight stored pairs of the older task are shown on",
     "vifa": "stage 1 (Eq. 1), then a thin head a task taught by ref (Eq. 3)",
-    "key_channels": "stage 1 alone, with the head that it trained",
+    "key_channels": "stage 1 alone, with the head that it trained, shown to the task network of base",
     "reference": "backbone and heads taught by each ref, one after the other, nothing held",
 }
 

@@ -6,7 +6,7 @@
                      the backbone of seq, a fresh thin head for each task (Eq. 3)           seq_head
       VIFA:          no labels: first data set, stage 1 on the next (Eq. 1);
                      then a thin head for each task (Eq. 3)                                 vifa
-      its parts:     stage 1 alone, with the head that it trained                           key_channels
+      its parts:     stage 1 alone, with the head that it trained, shown to base's tasks    key_channels
                      references alone: backbone and head taught by them, one after other    reference
     each task's network, as its own training left it, predicts the block that nobody saw
 
@@ -34,6 +34,7 @@ from vifa_training.experiments.layout import FROM_TASKS, sequence_folder, sequen
 from vifa_training.experiments.tasks import (
     SHARED,
     TasksExperiment,
+    base_task,
     open_blocks,
     reference_of,
     run_fold,
@@ -118,14 +119,17 @@ class SequenceFold:
     @cached_property
     def references(self) -> list[JointModel]:
         """Each task's own networks (Eq. 2)."""
-        names = [recipe.name for recipe in self.recipes]
-        shared = train_shared(
-            self.experiment, dict(zip(names, self.training, strict=True)), self.fold_folder / "fusion"
-        )
         return [
-            reference_of(self.experiment, recipe, shared, training, self.fold_folder / recipe.name)
+            reference_of(self.experiment, recipe, self.shared, training, self.fold_folder / recipe.name)
             for recipe, training in zip(self.recipes, self.training, strict=True)
         ]
+
+    @cached_property
+    def shared(self) -> FusionNetwork:
+        """Trained without labels on all tasks' pairs at once; not to be changed."""
+        names = [recipe.name for recipe in self.recipes]
+        blocks = dict(zip(names, self.training, strict=True))
+        return train_shared(self.experiment, blocks, self.fold_folder / "fusion")
 
     # Sequentially, the whole fusion network
 
@@ -172,8 +176,15 @@ class SequenceFold:
         return self._with_heads(self.key_channel_network(), "vifa")
 
     def key_channels(self) -> Shown:
+        """No task tells the fusion network anything, so each looks on as base's task network, trained apart, does."""
         network = self.key_channel_network()
-        return [(Fused(network, SHARED), reference.task) for reference in self.references]
+        return [
+            (
+                Fused(network, SHARED),
+                base_task(self.experiment, recipe, self.shared, training, self.fold_folder / recipe.name),
+            )
+            for recipe, training in zip(self.recipes, self.training, strict=True)
+        ]
 
     def reference(self) -> Shown:
         network = self.first_network()

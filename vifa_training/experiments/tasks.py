@@ -107,11 +107,9 @@ def _methods(
 ) -> Iterator[tuple[str, Callable[[], tuple[Picture, TaskNetwork]]]]:
     """Each method's name, and how to get what it shows and the task network that looks at it."""
     preset = recipe.preset(experiment.preset)
-    unsupervised = Fused(shared, SHARED)
 
-    def alone(name: str, picture: Picture, shown: str) -> tuple[Picture, TaskNetwork]:
-        pictures = Pictures(training, picture, recipe.shrink)
-        return picture, train_alone(new_task(recipe, preset), pictures, recipe, preset, folder / name, shown)
+    def alone(name: str, picture: Picture) -> tuple[Picture, TaskNetwork]:
+        return picture, _task_network(experiment, recipe, training, picture, name, folder / name)
 
     def reference() -> JointModel:
         return reference_of(experiment, recipe, shared, training, folder)
@@ -138,12 +136,27 @@ def _methods(
         return picture, train_alone(task, pictures, recipe, shorter, folder / "vifa_tuned", shown)
 
     for name, picture in SOURCES.items():
-        yield name, lambda name=name, picture=picture: alone(name, picture, name)
-    yield "base", lambda: alone("base", unsupervised, fingerprint(shared))
+        yield name, lambda name=name, picture=picture: alone(name, picture)
+    yield "base", lambda: (Fused(shared, SHARED), base_task(experiment, recipe, shared, training, folder))
     yield "ref", ref
-    yield "floor", lambda: (unsupervised, reference().task)
+    yield "floor", lambda: (Fused(shared, SHARED), reference().task)
     yield "vifa", vifa
     yield "vifa_tuned", tuned
+
+
+def base_task(
+    experiment: TasksExperiment, recipe: TaskRecipe, shared: FusionNetwork, training: DataSet, folder: Path
+) -> TaskNetwork:
+    """The task network trained on what the shared network shows, which stays; its run is `folder`/base."""
+    shown = fingerprint(shared)
+    return _task_network(experiment, recipe, training, Fused(shared, SHARED), shown, folder / "base")
+
+
+def _task_network(
+    experiment: TasksExperiment, recipe: TaskRecipe, training: DataSet, picture: Picture, shown: str, run: Path
+) -> TaskNetwork:
+    preset, pictures = recipe.preset(experiment.preset), Pictures(training, picture, recipe.shrink)
+    return train_alone(new_task(recipe, preset), pictures, recipe, preset, run, shown)
 
 
 def reference_of(
