@@ -69,7 +69,7 @@ class Settings:
 
     stage1: float = WEIGHT
     ewc: float = 100.0
-    lwf: float = 1.0
+    lwf: float = 10.0
     replay: float = 1.0
     choice: Choice = field(default_factory=lambda: Choice(images=32))
 
