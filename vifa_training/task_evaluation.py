@@ -104,10 +104,13 @@ class Pooled:
                 method: confusion_matrices(masks, [p.mask for p in made], count) for method, made in predictions.items()
             }
 
-    def rows(self, reference: str, resamples: int = 1000, seed: int = 0) -> list[dict[str, Any]]:
+    def rows(
+        self, reference: str, resamples: int = 1000, seed: int = 0, against: str | None = None
+    ) -> list[dict[str, Any]]:
         """Flat rows `{method, metric, mean, low, high, ratio, ratio_low, ratio_high, pairs}`, a metric after the other.
 
         `low` and `high` are the 95 % bootstrap interval, `ratio` that to the method `reference` on the same resamples.
+        With a method `against`, `gain`, `gain_low` and `gain_high` say how much more that one has, likewise paired.
         All are rounded to four decimals, and None where they are not defined.
         """
         rows = []
@@ -115,14 +118,19 @@ class Pooled:
             statistics = {method: _statistic(score, made, images) for method, made in self.of.items()}
             groups = [",".join(self.tags[i]) for i in images]
             smallest = min(groups.count(group) for group in set(groups)) if groups else 0
-            compared = paired_bootstrap(
-                statistics, len(images), reference, resamples, seed=seed, groups=groups, block=min(BLOCK, smallest)
-            )
-            for method, (value, _, ratio) in compared.items():
+            compare = partial(
+                paired_bootstrap, statistics, len(images), resamples=resamples, seed=seed, groups=groups,
+                block=min(BLOCK, smallest),
+            )  # fmt: skip
+            gains = compare(reference=against) if against else {}
+            for method, (value, _, ratio) in compare(reference=reference).items():
                 numbers = {
                     "mean": value.value, "low": value.low, "high": value.high,
                     "ratio": ratio.value, "ratio_low": ratio.low, "ratio_high": ratio.high,
                 }  # fmt: skip
+                if gains:
+                    less = gains[method].difference
+                    numbers |= {"gain": -less.value, "gain_low": -less.high, "gain_high": -less.low}
                 rounded = {key: round(number, 4) if np.isfinite(number) else None for key, number in numbers.items()}
                 rows.append({"method": method, "metric": metric, **rounded, "pairs": len(images)})
         return rows

@@ -144,6 +144,20 @@ def test_rare_classes_count_in_the_map_of_all_alone(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_the_gain_of_a_method_over_others_is_paired(tmp_path: Path) -> None:
+    """The worse method lacks the last of twelve pairs: what a resample tells apart is how often it holds that one."""
+    recipe = make_recipe(tmp_path, DETECTION)
+    pairs = [pair(name, (BOX, 0)) for name in "abcdefghijkl"]
+    made = {"good": [found((BOX, 0.9, 0))] * 12, "bad": [found((BOX, 0.9, 0))] * 11 + [found((ELSEWHERE, 0.1, 0))]}
+    pooled = Pooled(recipe, pairs, made)
+    gains = {row["method"]: row for row in pooled.rows("good", 200, against="good") if row["metric"] == "map50"}
+    bad, good = gains["bad"], gains["good"]
+    assert (good["gain"], good["gain_low"], good["gain_high"]) == (0, 0, 0)
+    assert bad["gain"] == pytest.approx(good["mean"] - bad["mean"], abs=1e-4)
+    assert bad["gain_low"] == 0 < bad["gain"] < bad["gain_high"], "some resamples do not hold it"
+    assert "gain" not in pooled.rows("good", 10)[0]
+
+
 def test_day_and_night_are_of_their_own_pairs(tmp_path: Path) -> None:
     recipe = make_recipe(tmp_path, DETECTION)
     tags = ["day", "night", "day", "night", "day"]

@@ -18,7 +18,7 @@ from vifa_training.experiments.tasks import CONTROLS, METHODS, TasksExperiment, 
 from vifa_training.task_evaluation import Pooled
 from vifa_training.task_recipe import TaskRecipe
 
-REFERENCE = "ref"
+REFERENCE, OURS = "ref", "vifa"
 
 
 def task_rows(experiment: TasksExperiment, resamples: int = 1000) -> list[dict[str, Any]]:
@@ -27,18 +27,19 @@ def task_rows(experiment: TasksExperiment, resamples: int = 1000) -> list[dict[s
     Raises:
         TrainingError: a fold is not done.
     """
-    return _rows(experiment, [*METHODS, *CONTROLS], {}, experiment.predictions, resamples)
+    return _rows(experiment, [*METHODS, *CONTROLS], {}, experiment.predictions, resamples, None)
 
 
 def sequence_rows(experiment: TasksExperiment, methods: Sequence[str], resamples: int = 1000) -> list[dict[str, Any]]:
-    """The same of methods of a sequence, with its name as `sequence`.
+    """The same of methods of a sequence, with its name as `sequence` and how much more VIFA has as `gain`.
 
     Raises:
         TrainingError: a fold is not done.
     """
     named = {"sequence": sequence_name(experiment)}
     methods = list(dict.fromkeys([*methods, REFERENCE]))
-    return _rows(experiment, methods, named, partial(sequence_predictions, experiment), resamples)
+    against = OURS if OURS in methods else None
+    return _rows(experiment, methods, named, partial(sequence_predictions, experiment), resamples, against)
 
 
 def _rows(
@@ -47,11 +48,12 @@ def _rows(
     named: dict[str, Any],
     file_of: Callable[[int, str, str], Path],
     resamples: int,
+    against: str | None,
 ) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for recipe in experiment.recipes:
         pooled = pool(experiment, recipe, methods, file_of)
-        for row in pooled.rows(REFERENCE, resamples):
+        for row in pooled.rows(REFERENCE, resamples, against=against):
             method, metric = row.pop("method"), row.pop("metric")
             head = {"network": experiment.network, **named, "method": method, "task": recipe.name, "metric": metric}
             tail = {"folds": experiment.folds, "preset": experiment.preset, "device": device_name()}

@@ -76,7 +76,9 @@ def markdown(
     ]
     for task in order:
         primary = primary_rows(rows, task)
-        lines += [f"## {task}: {primary[0]['metric']}", "", *table_of(_lines(primary, folds.get(task, {}))), ""]
+        spread = folds.get(task, {})
+        lines += [f"## {task}: {primary[0]['metric']}", ""]
+        lines += [*table_of(_lines(primary, spread, is_old=task != order[-1])), ""]
     lines += ["![what each method keeps](report.png)", "", "## What the methods are", ""]
     methods = dict.fromkeys(row["method"] for row in rows)
     lines += [*table_of([{"method": name, "": MEANING.get(name, "")} for name in methods]), ""]
@@ -133,7 +135,7 @@ def plot(rows: Sequence[Row], order: Sequence[str], drift: Sequence[Row]) -> byt
     return data.getvalue()
 
 
-def _lines(primary: Sequence[Row], folds: Mapping[str, Sequence[float]]) -> list[Row]:
+def _lines(primary: Sequence[Row], folds: Mapping[str, Sequence[float]], is_old: bool) -> list[Row]:
     means = {row["method"]: row["mean"] for row in primary}
     lost = (means.get("ref") or 0) - (means["seq"] if means.get("seq") is not None else math.inf)
     lines = []
@@ -141,7 +143,8 @@ def _lines(primary: Sequence[Row], folds: Mapping[str, Sequence[float]]) -> list
         back = (row["mean"] - means["seq"]) / lost if lost > 0 and row["mean"] is not None else None
         line = {"method": row["method"], "mean": row["mean"], "interval": _interval(row["low"], row["high"])}
         line |= {"of ref": row["ratio"], "from to": _interval(row["ratio_low"], row["ratio_high"])}
-        line |= {"won back": "" if back is None else f"{back:.0%}"}
+        if is_old:
+            line |= {"won back": "" if back is None else f"{back:.0%}"}
         spread = folds.get(row["method"], [])
         lines.append(line | {f"fold {number}": round(value, 3) for number, value in enumerate(spread, start=1)})
     return lines
@@ -152,8 +155,9 @@ def _verdict_lines(rows: Sequence[Row], order: Sequence[str]) -> list[Row]:
         {
             "claim": verdict.claim,
             "measured": round(verdict.measured, 3),
+            "interval": _interval(verdict.low, verdict.high),
             "at least": verdict.wanted,
-            "holds": "yes" if verdict.holds else "no",
+            "holds": ("yes" if verdict.holds else "no") + (", within the interval" if verdict.is_open else ""),
         }
         for verdict in judge(rows, order)
     ]

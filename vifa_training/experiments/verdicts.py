@@ -10,16 +10,26 @@ RIVALS = ("ewc", "lwf", "replay", "seq_head")
 
 
 class Verdict(NamedTuple):
-    """A claim, the number that it hangs on, what that should be at least, and whether it is."""
+    """A claim, the number that it hangs on, what that should be at least, and whether it is.
+
+    `low` and `high` are the number's paired bootstrap interval, where it is known.
+    """
 
     claim: str
     measured: float
     wanted: float
+    low: float | None = None
+    high: float | None = None
 
     @property
     def holds(self) -> bool:
         """Whether it does."""
         return self.measured >= self.wanted
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the interval spans what is wanted: another draw of pairs might have said the other thing."""
+        return self.low is not None and self.high is not None and self.low < self.wanted < self.high
 
 
 def judge(rows: Sequence[Mapping[str, Any]], order: Sequence[str]) -> list[Verdict]:
@@ -30,15 +40,17 @@ def judge(rows: Sequence[Mapping[str, Any]], order: Sequence[str]) -> list[Verdi
         order: names of the recipes as they were learned.
     """
     means: dict[str, dict[str, float]] = {}
+    gains: dict[str, dict[str, tuple[float | None, float | None]]] = {}
     for task in order:
-        primary = primary_rows(rows, task)
-        means[task] = {row["method"]: row["mean"] for row in primary if row["mean"] is not None}
+        known = [row for row in primary_rows(rows, task) if row["mean"] is not None]
+        means[task] = {row["method"]: row["mean"] for row in known}
+        gains[task] = {row["method"]: (row.get("gain_low"), row.get("gain_high")) for row in known}
     verdicts = []
     first = means[order[0]]
     if _known(first, "seq", "ref"):
         verdicts.append(Verdict(f"{order[0]}: seq loses of ref", 1 - first["seq"] / first["ref"], FORGETS))
     for task, values in means.items():
-        verdicts += _of_task(task, values, task != order[-1])
+        verdicts += _of_task(task, values, gains[task], task != order[-1])
     return verdicts
 
 
@@ -48,7 +60,9 @@ def primary_rows(rows: Sequence[Mapping[str, Any]], task: str) -> list[Mapping[s
     return [row for row in own if row["metric"] == own[0]["metric"]]
 
 
-def _of_task(task: str, values: Mapping[str, float], is_old: bool) -> list[Verdict]:
+def _of_task(
+    task: str, values: Mapping[str, float], gains: Mapping[str, tuple[float | None, float | None]], is_old: bool
+) -> list[Verdict]:
     if not _known(values, "vifa", "ref"):
         return []
     found = [Verdict(f"{task}: vifa of ref", values["vifa"] / values["ref"], REACHES)]
@@ -59,7 +73,7 @@ def _of_task(task: str, values: Mapping[str, float], is_old: bool) -> list[Verdi
                 wanted = RECOVERS if method == "vifa" else 0.0
                 found.append(Verdict(f"{task}: {method} wins back of what seq lost", share, wanted))
     found += [
-        Verdict(f"{task}: vifa less {rival}", values["vifa"] - values[rival], 0.0)
+        Verdict(f"{task}: vifa less {rival}", values["vifa"] - values[rival], 0.0, *gains[rival])
         for rival in RIVALS
         if _known(values, rival)
     ]
@@ -68,7 +82,8 @@ def _of_task(task: str, values: Mapping[str, float], is_old: bool) -> list[Verdi
             Verdict(f"{task}: {p} less seq", values[p] - values["seq"], 0.0) for p in ("key_channels", "reference")
         ]
         found += [
-            Verdict(f"{task}: vifa less {p}", values["vifa"] - values[p], 0.0) for p in ("key_channels", "reference")
+            Verdict(f"{task}: vifa less {p}", values["vifa"] - values[p], 0.0, *gains[p])
+            for p in ("key_channels", "reference")
         ]
     return found
 
