@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vifa_runtime.backends import BackendError, Options, RawResults
+from vifa_runtime.backends.cheaper_graphs import fuse_slopes, sum_taps
 from vifa_runtime.backends.merge import merge_fusion
 from vifa_runtime.backends.wide_convolutions import widen_fusion
 from vifa_runtime.bundle import BACKBONE, Bundle, Task
@@ -117,7 +118,7 @@ class OnnxRuntimeBackend:
 
     def _tune(self, graphs: dict[str, bytes], bundle: Bundle) -> dict[str, bytes]:
         """The same graphs as this device computes them fastest."""
-        return widen_fusion(graphs, bundle)
+        return widen_fusion({path: sum_taps(fuse_slopes(graph)) for path, graph in graphs.items()}, bundle)
 
     def _make_session(self, graph: bytes) -> ort.InferenceSession:
         return make_session(graph, self._threads)
