@@ -314,8 +314,14 @@ def _map(function: Callable[[Any], Any], items: Sequence[Any], jobs: int) -> Ite
         return
     # Not forked: the caller may have threads, of torch or of a progress bar.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, context, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
+    pool = ProcessPoolExecutor(jobs, context)
     try:
-        yield from pool.map(function, items)
+        # Processes inherit what is blocked while they start: Ctrl-C is for this one, even while they still import.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            results = pool.map(function, items)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        yield from results
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -396,6 +397,7 @@ def test_a_bad_picture_is_named_and_nothing_is_written(data: Path, tmp_path: Pat
 STOPPED = """
 import signal
 import sys
+import time
 from pathlib import Path
 from vifa_training.evaluation import evaluate
 
@@ -408,8 +410,12 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_ctrl_c_ends_every_process_quietly(data: Path, tmp_path: Path, jobs: int) -> None:
+@pytest.mark.parametrize(
+    ("jobs", "told", "wait"),
+    [(1, ["0\n", "4\n"], 0), (2, ["0\n"], 0.1), (2, ["0\n", "4\n"], 0)],
+    ids=["one", "starting", "working"],
+)
+def test_ctrl_c_ends_every_process_quietly(data: Path, tmp_path: Path, jobs: int, told: list[str], wait: float) -> None:
     script = tmp_path / "stopped.py"
     script.write_text(STOPPED)
     root = Path(__file__).resolve().parents[2]
@@ -422,7 +428,8 @@ def test_ctrl_c_ends_every_process_quietly(data: Path, tmp_path: Path, jobs: int
         env={**os.environ, "PYTHONPATH": str(root)},
     )
     assert process.stdout is not None
-    assert [process.stdout.readline() for _ in range(2)] == ["0\n", "4\n"]
+    assert [process.stdout.readline() for _ in told] == told
+    time.sleep(wait)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process
     _, errors = process.communicate(timeout=60)  # returns when the last process that could write is gone
     assert process.returncode not in (0, None)
