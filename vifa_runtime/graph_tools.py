@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import onnx
-from onnx import ModelProto, helper, shape_inference
+from onnx import ModelProto, NodeProto, TensorProto, helper, shape_inference
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Sequence[int]]  # by name
@@ -68,6 +68,22 @@ def sides(value: onnx.ValueInfoProto) -> Shape:
 def opset_of(model: ModelProto) -> int:
     """Version of the operators."""
     return next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def is_plain_convolution(node: NodeProto, constants: Mapping[str, TensorProto]) -> bool:
+    """Whether it is a 2D float convolution by constants, of one group, without strides or gaps, padded as it says."""
+    if node.op_type != "Conv" or any(name not in constants for name in node.input[1:]):
+        return False
+    options = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    is_plain = options.get("group", 1) == 1 and options.get("auto_pad", b"NOTSET") == b"NOTSET"
+    is_plain &= set(options.get("strides", [1])) == set(options.get("dilations", [1])) == {1}
+    kernel = constants[node.input[1]]
+    return is_plain and kernel.data_type == TensorProto.FLOAT and len(kernel.dims) == 4
+
+
+def pads_of(node: NodeProto) -> list[int]:
+    """What a 2D convolution pads: top, left, bottom, right."""
+    return next((list(attribute.ints) for attribute in node.attribute if attribute.name == "pads"), [0] * 4)
 
 
 def drop_unused(model: ModelProto) -> None:

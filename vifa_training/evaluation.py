@@ -10,10 +10,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-import multiprocessing
-import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -31,6 +29,7 @@ from vifa_runtime.metrics import ImageMatches
 from vifa_runtime.metrics.buffers import Buffers
 from vifa_runtime.pairs import PARTS, PairError, PairPaths, find_part, read_thermal, read_visible
 from vifa_runtime.pipeline import FusionPipeline
+from vifa_runtime.processes import map_in_processes
 from vifa_runtime.scoring import (
     EXTENDED_METRICS,
     Sources,
@@ -129,10 +128,11 @@ def evaluate(
     scores: list[ImageScore] = []
     done, total = 0, sum(map(len, found.values()))
     advance(done, total)
-    for chunk, measured in zip(chunks, _map(partial(_measure_chunk, tuple(bundles)), chunks, jobs), strict=True):
-        scores += measured
-        done += len(chunk.pairs)
-        advance(done, total)
+    with closing(map_in_processes(partial(_measure_chunk, tuple(bundles)), chunks, jobs)) as results:
+        for chunk, measured in zip(chunks, results, strict=True):
+            scores += measured
+            done += len(chunk.pairs)
+            advance(done, total)
     return scores
 
 
@@ -304,24 +304,3 @@ def _measure_pair(
         found += measure_pair(pipeline.bundle, sources, pipeline.process(rgb, raw), *given, METRICS).values()
     copied = baselines(sources.visible, sources.thermal).values()
     return found + [TaskScore(sources.measure(image, METRICS)) for image in copied]
-
-
-def _map(function: Callable[[Any], Any], items: Sequence[Any], jobs: int) -> Iterator[Any]:
-    """`map` in order over so many processes. Ctrl-C and errors end it without the items that have not begun."""
-    jobs = min(jobs, len(items))
-    if jobs <= 1:
-        yield from map(function, items)
-        return
-    # Not forked: the caller may have threads, of torch or of a progress bar.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, context)
-    try:
-        # Processes inherit what is blocked while they start: Ctrl-C is for this one, even while they still import.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-        try:
-            results = pool.map(function, items)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        yield from results
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from vifa_runtime.files import write_atomically
 from vifa_runtime.geometry import GeometryError
 from vifa_runtime.pairs import PairError
 from vifa_runtime.pipeline import InputError
+from vifa_runtime.processes import map_in_processes
 from vifa_runtime.provenance import describe_run
 from vifa_runtime.thermal import ThermalError
 
@@ -53,7 +53,8 @@ class BagResult:
     sums: Mapping[str, Mapping[str, TallySums]] = field(default_factory=dict)
 
 
-Runner = Callable[[Sequence[BagJob]], Iterable[BagResult]]  # results in the order of the jobs
+Results = Generator[BagResult, None, None]  # in the order of the jobs
+Runner = Callable[[Sequence[BagJob]], Results]
 
 
 def find_bags(paths: Iterable[Path]) -> list[Path]:
@@ -103,9 +104,10 @@ def evaluate_many(
     names = _names(paths)
     jobs = [BagJob(path, folder / name, bundles, settings) for path, name in zip(paths, names, strict=True)]
     results = []
-    for result in run(jobs):
-        results.append(result)
-        on_step(len(results), len(jobs))
+    with closing(run(jobs)) as coming:
+        for result in coming:
+            results.append(result)
+            on_step(len(results), len(jobs))
     if all(result.problem for result in results):
         raise BagError(f"no bag could be evaluated: {results[0].problem}")
     rows = []
@@ -143,15 +145,7 @@ def evaluate_bag(job: BagJob) -> BagResult:
 def in_processes(count: int) -> Runner:
     """Run jobs in so many processes of this machine; 1 for this one."""
 
-    def run(jobs: Sequence[BagJob]) -> Iterator[BagResult]:
-        if count == 1:
-            yield from map(evaluate_bag, jobs)
-            return
-        context = multiprocessing.get_context("spawn")  # engines and their threads don't survive a fork
-        with ProcessPoolExecutor(count, context) as pool:
-            yield from pool.map(evaluate_bag, jobs)
-
-    return run
+    return partial(map_in_processes, evaluate_bag, count=count)
 
 
 def on_ray(address: str, cores: int) -> Runner:
@@ -165,7 +159,7 @@ def on_ray(address: str, cores: int) -> Runner:
         BagError: Ray is not installed, or not to be reached.
     """
 
-    def run(jobs: Sequence[BagJob]) -> Iterator[BagResult]:
+    def run(jobs: Sequence[BagJob]) -> Results:
         try:
             import ray
         except ImportError as error:

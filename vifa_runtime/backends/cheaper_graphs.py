@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from vifa_runtime.graph_tools import is_plain_convolution, pads_of
 
 _BLOCK = 16  # channels that a CPU's kernels compute at once
 
@@ -43,7 +45,7 @@ def sum_taps(graph: bytes) -> bytes:
         graph: ONNX bytes.
     """
     model = onnx.load_model_from_string(graph)
-    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
     outputs = [value.name for value in model.graph.output]
     uses = Counter([name for node in model.graph.node for name in node.input] + outputs)
     pads = {
@@ -53,8 +55,9 @@ def sum_taps(graph: bytes) -> bytes:
     }
     nodes: list[NodeProto] = []
     for node in model.graph.node:
-        if node.op_type == "Conv" and node.input[0] in pads and _is_narrow(node, constants):
-            replaced, tensors = _as_taps(node, pads[node.input[0]], constants[node.input[1]])
+        if node.input and node.input[0] in pads and _is_narrow(node, constants):
+            kernel = numpy_helper.to_array(constants[node.input[1]])
+            replaced, tensors = _as_taps(node, pads[node.input[0]], kernel)
             nodes = [kept for kept in nodes if kept is not pads[node.input[0]]] + replaced
             model.graph.initializer.extend(tensors)
         else:
@@ -64,24 +67,20 @@ def sum_taps(graph: bytes) -> bytes:
     return model.SerializeToString()
 
 
-def _pads_sides_alone(node: NodeProto, constants: dict[str, NDArray]) -> bool:
+def _pads_sides_alone(node: NodeProto, constants: Mapping[str, TensorProto]) -> bool:
     """Whether a node pads height and width of images in a way that a 1x1 convolution may come before."""
     if node.op_type != "Pad" or len(node.input) != 2 or node.input[1] not in constants:
         return False  # with a value or axes of its own
-    amounts = constants[node.input[1]]
+    amounts = numpy_helper.to_array(constants[node.input[1]])
     return len(amounts) == 8 and not amounts[[0, 1, 4, 5]].any() and bool((amounts >= 0).all())
 
 
-def _is_narrow(node: NodeProto, constants: dict[str, NDArray]) -> bool:
+def _is_narrow(node: NodeProto, constants: Mapping[str, TensorProto]) -> bool:
     """Whether it is a plain convolution without padding of its own, from many channels to so few that taps pay."""
-    if any(name not in constants for name in node.input[1:]):
+    if not is_plain_convolution(node, constants) or any(pads_of(node)):
         return False
-    options: dict[str, Any] = {one.name: helper.get_attribute_value(one) for one in node.attribute}
-    kernel = constants[node.input[1]]
-    is_plain = options.get("group", 1) == 1 and options.get("auto_pad", b"NOTSET") in (b"NOTSET", b"VALID")
-    is_plain &= set(options.get("strides", [1])) == set(options.get("dilations", [1])) == {1}
-    is_plain &= not any(options.get("pads", [])) and kernel.dtype == np.float32 and kernel.ndim == 4
-    return is_plain and 1 < kernel[:, 0].size <= _BLOCK < kernel.shape[1]
+    channels, inputs, height, width = constants[node.input[1]].dims
+    return 1 < channels * height * width <= _BLOCK < inputs
 
 
 def _as_taps(node: NodeProto, pad: NodeProto, kernel: NDArray) -> tuple[list[NodeProto], list[TensorProto]]:

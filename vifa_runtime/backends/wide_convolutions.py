@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from vifa_runtime.bundle import BACKBONE, Bundle
-from vifa_runtime.graph_tools import Shapes, fix_sizes, image_shapes, infos, opset_of, sides
+from vifa_runtime.graph_tools import (
+    Shapes,
+    fix_sizes,
+    image_shapes,
+    infos,
+    is_plain_convolution,
+    opset_of,
+    pads_of,
+    sides,
+)
 
 _BLOCK = 16
 _CELLS = (4, 2)  # sides of a cell, pixels
@@ -69,17 +78,13 @@ def _shown_size(multiple: int) -> tuple[int, int]:
     return _SHOWN[0] * multiple, _SHOWN[1] * multiple
 
 
-def _is_narrow(node: NodeProto, weights: dict[str, TensorProto]) -> bool:
+def _is_narrow(node: NodeProto, weights: Mapping[str, TensorProto]) -> bool:
     """Whether it is a plain convolution of a square kernel of 3 and more that keeps the size, with few channels."""
-    if node.op_type != "Conv" or any(name not in weights for name in node.input[1:]):
+    if not is_plain_convolution(node, weights):
         return False
-    options = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
     channels, _, height, width = weights[node.input[1]].dims
-    is_plain = options.get("group", 1) == 1 and options.get("auto_pad", b"NOTSET") == b"NOTSET"
-    is_plain &= set(options.get("strides", [1])) == set(options.get("dilations", [1])) == {1}
-    keeps_size = height == width >= 3 and list(options.get("pads", [])) == 4 * [height // 2] and height % 2 == 1
-    is_float = weights[node.input[1]].data_type == TensorProto.FLOAT
-    return is_plain and keeps_size and is_float and channels * _CELLS[-1] ** 2 <= _BLOCK
+    keeps_size = height == width >= 3 and height % 2 == 1 and pads_of(node) == [height // 2] * 4
+    return keeps_size and channels * _CELLS[-1] ** 2 <= _BLOCK
 
 
 def _scale(shape: tuple[int, ...], multiple: int) -> int:
@@ -103,7 +108,7 @@ def _choose_cell(channels: int, scale: int, multiple: int, takes_visible: bool) 
 
 
 def _widened(
-    node: NodeProto, weights: dict[str, TensorProto], cell: int, crops: bool
+    node: NodeProto, weights: Mapping[str, TensorProto], cell: int, crops: bool
 ) -> tuple[list[NodeProto], list[TensorProto]]:
     """What computes the same as a convolution, and the constants that it needs."""
     output, name = node.output[0], f"{node.output[0]}/wide"
