@@ -31,6 +31,8 @@ from vifa_training.networks import Trainable
 from vifa_training.objectives import Objective
 from vifa_training.schedule import Schedule
 
+CURVE = "curve.jsonl"
+_POINTS = 40  # of a learning curve
 _REMEMBER_EVERY = 120.0  # seconds after which a checkpoint is written even between two validations
 
 
@@ -42,12 +44,14 @@ class Progressed:
         step: steps done.
         best, best_step: lowest validation loss, and when that was.
         ended: why no step is left to do; empty while there is one.
+        summed: loss of the steps since the learning curve's last point.
     """
 
     step: int = 0
     best: float = math.inf
     best_step: int = 0
     ended: str = ""
+    summed: float = 0.0
 
 
 def make_fabric(schedule: Schedule, accelerator: str = "auto") -> Fabric:
@@ -83,7 +87,7 @@ def train(
         network, objective: with fresh weights, made from the schedule's seed.
         training, validation: crops are drawn from the one; the other is looked at whole. Without the other, the last
             weights are the ones that are kept.
-        run: folder of `last.safetensors`, `best.safetensors` and `log.jsonl`.
+        run: folder of `last.safetensors`, `best.safetensors`, `log.jsonl` and the learning curve, `curve.jsonl`.
         recipe: what else, beside the schedule, makes a training another one.
         augmentation: of the crops.
         fabric: of `make_fabric`; made here where it is missing.
@@ -173,7 +177,8 @@ class _Session:
         self.state = State(modules, optimisers)
         self.run.mkdir(parents=True, exist_ok=True)
         self.progressed = Progressed(**self.state.load(self.run / "last.safetensors", self.identity))
-        _trim_log(self.run / "log.jsonl", self.progressed.step)
+        for name in ("log.jsonl", CURVE):
+            _trim_log(self.run / name, self.progressed.step)
 
     def work(self, deadline: float, observe: Callable[[dict[str, float]], None] | None) -> Progressed:
         """Take steps until there is none left, or the deadline (of `time.monotonic`) has passed."""
@@ -185,6 +190,7 @@ class _Session:
             while not done.ended and time.monotonic() < deadline:
                 loss = self._step()
                 done.step += 1
+                self._draw_curve(loss)
                 bar.update(shown, completed=done.step, description=f"loss {loss:.3f}")
                 if done.step % schedule.validate_every == 0 or done.step == schedule.steps:
                     row = self._validate(loss)
@@ -265,13 +271,24 @@ class _Session:
             done.ended = "all steps are done"
         elif schedule.patience and done.step - done.best_step >= schedule.patience * schedule.validate_every:
             done.ended = f"no gain since step {done.best_step}"
-        if self.fabric.is_global_zero:
-            with (self.run / "log.jsonl").open("a") as file:
-                file.write(json.dumps(row) + "\n")
+        self._log("log.jsonl", row)
         self._remember()
         told = "".join(f", {key} {row[key]:.4f}" for key in ("loss", "validation") if key in row)
         self._say(f"step {done.step}/{schedule.steps}: {told[2:]}")
         return row
+
+    def _draw_curve(self, loss: float) -> None:
+        """Add a step's loss; now and then, a point with the mean of all since the point before."""
+        done, stretch = self.progressed, max(1, self.schedule.steps // _POINTS)
+        done.summed += loss
+        if done.step % stretch == 0:
+            self._log(CURVE, {"step": done.step, "loss": done.summed / stretch})
+            done.summed = 0.0
+
+    def _log(self, name: str, row: dict[str, float]) -> None:
+        if self.fabric.is_global_zero:
+            with (self.run / name).open("a") as file:
+                file.write(json.dumps(row) + "\n")
 
     def _estimate_norms(self, network: Trainable, progress: float) -> None:
         """Give the batch norms the mean statistics of some training batches, the same whenever it is asked."""

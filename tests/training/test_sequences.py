@@ -17,7 +17,12 @@ from torch import Tensor
 from vifa_training import trainer
 from vifa_training.channels import load_channels
 from vifa_training.checkpoint import TrainingError
+from vifa_training.experiments.diagnosis import curve_rows
+from vifa_training.experiments.schedules import FUSION
+from vifa_training.experiments.sequences import SequenceFold
+from vifa_training.experiments.tasks import TasksExperiment
 from vifa_training.networks import build_network
+from vifa_training.task_recipe import load_task_recipe
 
 pytestmark = pytest.mark.usefixtures("toys")
 
@@ -135,8 +140,20 @@ def test_the_report_holds_every_table_and_the_command_that_makes_it_again(done: 
     assert re.search(r"\| seq \| stem \| 0\.\d+ \|  \|  \|", text)  # one drift a layer of the whole networks
     assert re.search(r"\| vifa \| stem \| 0\.\d+ \| 0\.\d+ \|", text)  # and that of key channels of stage 1
     assert "| SegMif |  |  | 0.644 |" in text
-    image = cv2.imread(str(folder / "report.png"))
-    assert image is not None and min(image.shape[:2]) > 300 and image.std() > 5
+    for name in ("report.png", "curves.png"):
+        image = cv2.imread(str(folder / name))
+        assert image is not None and min(image.shape[:2]) > 300 and image.std() > 5 and f"]({name})" in text
+
+
+def test_learning_curves_are_of_every_training_for_the_later_task(done: Done) -> None:
+    recipes = [load_task_recipe(str(done.root / f"{name}.yaml")) for name in done.names]
+    experiment = TasksExperiment("nano", recipes, "smoke", FUSION["smoke"], [], 2, done.root, done.root / "run")
+    rows = curve_rows(SequenceFold(experiment, 1), SEQUENCE)
+    assert list(dict.fromkeys(row["method"] for row in rows)) == ["ref", "seq", "ewc", "lwf", "replay", "stage 1"]
+    assert {row["task"] for row in rows} == {"tiny-segmentation"}
+    assert [row["step"] for row in rows if row["method"] == "stage 1"] == [1, 2, 3, 4]
+    log = done.root / "run/nano/smoke/fold1/sequences/tiny-detection+tiny-segmentation/ewc/1/log.jsonl"
+    assert [row["loss"] for row in rows if row["method"] == "ewc"][-1] == json.loads(log.read_text())["loss"]
 
 
 def test_fusion_alone_is_measured_before_and_after(done: Done) -> None:
@@ -164,6 +181,18 @@ def test_a_baseline_by_itself_is_the_one_of_the_sequence(done: Done) -> None:
     assert [row for row in in_sequence if row["method"] == "ewc"] == [row for row in rows if row["method"] == "ewc"]
     with pytest.raises(TrainingError, match="no baseline is called 'vifa'; use one of seq, seq_head, ewc, lwf, replay"):
         vifa_train("baseline", "vifa", "nano", *done.options)
+
+
+def test_some_methods_are_reported_as_among_all(done: Done, tmp_path: Path) -> None:
+    path = tmp_path / "some.json"
+    vifa_train("experiment", "two-task", "nano", *done.options, "--json", path, "--methods", "vifa, seq,ref")
+    result = json.loads(path.read_text())
+    assert result["rows"] == [row for row in done.rows("two-task") if row["method"] in ("ref", "seq", "vifa")]
+    assert result["meta"]["command"].endswith(" --methods ref,seq,vifa")
+    with pytest.raises(TrainingError, match="no method is called sqe; use some of base,ref,seq"):
+        vifa_train("experiment", "two-task", "nano", *done.options, "--methods", "ref,sqe")
+    with pytest.raises(TrainingError, match="--methods names none; use some of base,ref,seq"):
+        vifa_train("experiment", "two-task", "nano", *done.options, "--methods", ",")
 
 
 def test_three_tasks_keep_the_key_channels_of_both_before(done: Done, tmp_path: Path) -> None:

@@ -44,8 +44,8 @@ def run_training(data: Path, run: Path, schedule: Schedule = SHORT, **options: o
     return network, done
 
 
-def log_of(run: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+def log_of(run: Path, name: str = "log.jsonl") -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / name).read_text().splitlines()]
 
 
 def test_training_beats_the_average_on_pairs_it_has_not_seen(data: Path, tmp_path: Path) -> None:
@@ -62,6 +62,22 @@ def test_training_beats_the_average_on_pairs_it_has_not_seen(data: Path, tmp_pat
         ours.append(fusion_vif(visible, thermal, fused))
         average.append(fusion_vif(visible, thermal, (visible + thermal) / 2))
     assert np.mean(ours) > np.mean(average)
+
+
+def test_the_learning_curve_is_the_mean_loss_of_forty_stretches(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses, step = [], trainer._Session._step
+
+    def noted(self: trainer._Session) -> float:
+        losses.append(step(self))
+        return losses[-1]
+
+    monkeypatch.setattr(trainer._Session, "_step", noted)
+    run_training(data, tmp_path, replace(SHORT, steps=83, batch=1))
+    rows = log_of(tmp_path, "curve.jsonl")
+    assert [row["step"] for row in rows] == list(range(2, 83, 2))
+    assert [row["loss"] for row in rows] == pytest.approx(np.mean(np.reshape(losses[:82], (41, 2)), axis=1))
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
@@ -84,7 +100,8 @@ def test_an_interrupted_training_ends_with_the_same_numbers(
     resumed, _ = run_training(data, tmp_path / "broken", schedule)
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
-    assert (tmp_path / "whole/log.jsonl").read_text() == (tmp_path / "broken/log.jsonl").read_text()
+    for name in ("log.jsonl", "curve.jsonl"):
+        assert (tmp_path / "whole" / name).read_text() == (tmp_path / "broken" / name).read_text()
     best = [load_file(tmp_path / name / "best.safetensors") for name in ("whole", "broken")]
     assert all(torch.equal(best[0][name], best[1][name]) for name in best[0])
 

@@ -13,7 +13,7 @@ from vifa_training.commands.experiment import ExperimentOptions, Json, OnlyFold,
 from vifa_training.commands.options import with_options
 from vifa_training.efficiency.plot import require_matplotlib
 from vifa_training.experiments import DEFAULT_SEQUENCE
-from vifa_training.experiments.diagnosis import WHOLE, drift_rows, fold_values
+from vifa_training.experiments.diagnosis import WHOLE, curve_rows, drift_rows, fold_values
 from vifa_training.experiments.fusion_sequence import fusion_rows, measure_fold
 from vifa_training.experiments.layout import ABLATION, FROM_TASKS, SEQUENCE, sequence_name, sequence_predictions
 from vifa_training.experiments.report import REFERENCE, run_meta, sequence_rows
@@ -23,6 +23,8 @@ from vifa_training.experiments.tasks import TasksExperiment
 
 BASELINES = [method for method in SEQUENCE if method not in (*FROM_TASKS, "vifa")]
 Baseline = Annotated[str, typer.Argument(help=f"One of {', '.join(BASELINES)}.")]
+Methods = Annotated[str, typer.Option(help="What to run and report, with commas between.")]
+ALL_METHODS = ",".join(SEQUENCE)
 
 
 @dataclass(frozen=True)
@@ -34,22 +36,26 @@ class ThreeTaskOptions(ExperimentOptions):
 
 @app.command()
 @with_options
-def two_task(options: ExperimentOptions, only_fold: OnlyFold = 0, json: Json = None) -> None:
+def two_task(
+    options: ExperimentOptions, methods: Methods = ALL_METHODS, only_fold: OnlyFold = 0, json: Json = None
+) -> None:
     """One task after the other, in the order of --task: Base, Ref, Seq, usual remedies and VIFA (Tables 1 and 3).
 
     Example: vifa-train experiment two-task nano --data ../shared/data --run runs/tasks --json two_task.json
     """
-    _run_sequence(options, "two-task", SEQUENCE, only_fold, json)
+    _run_sequence(options, "two-task", _parse_methods(methods), only_fold, json)
 
 
 @app.command()
 @with_options
-def three_task(options: ThreeTaskOptions, only_fold: OnlyFold = 0, json: Json = None) -> None:
+def three_task(
+    options: ThreeTaskOptions, methods: Methods = ALL_METHODS, only_fold: OnlyFold = 0, json: Json = None
+) -> None:
     """The same with three tasks (Table 4); they need a --run of their own, as their shared backbone is another one.
 
     Example: vifa-train experiment three-task nano --data ../shared/data --run runs/three --json three_task.json
     """
-    _run_sequence(options, "three-task", SEQUENCE, only_fold, json)
+    _run_sequence(options, "three-task", _parse_methods(methods), only_fold, json)
 
 
 @app.command()
@@ -101,6 +107,8 @@ def _run_sequence(
     if only_fold:
         return
     command = _command(options, name)
+    if name in ("two-task", "three-task") and tuple(methods) != SEQUENCE:
+        command += f" --methods {','.join(methods)}"
     rows = sequence_rows(experiment, methods)
     report_rows(experiment, rows, json, command)
     shown = list(dict.fromkeys([*methods, REFERENCE]))
@@ -113,6 +121,7 @@ def _run_sequence(
         [recipe.name for recipe in experiment.recipes],
         {recipe.name: fold_values(experiment, recipe, shown, file_of) for recipe in experiment.recipes},
         [{"fold": fold.fold, **row} for fold in folds for row in drift_rows(fold, drifting)],
+        [{"fold": fold.fold, **row} for fold in folds for row in curve_rows(fold, shown)],
     )
     print(f"{folder / 'report.md'} written")
 
@@ -122,6 +131,16 @@ def _command(options: ExperimentOptions, name: str) -> str:
     group, _, method = name.partition(" ")
     start = f"vifa-train baseline {method}" if method else f"vifa-train experiment {group}"
     return f"{start} {options.network} --task {options.task} --preset {options.preset} --folds {options.folds}"
+
+
+def _parse_methods(text: str) -> list[str]:
+    """The methods that are named, in the order of SEQUENCE."""
+    named = {name.strip() for name in text.split(",") if name.strip()}
+    if unknown := sorted(named - set(SEQUENCE)):
+        raise TrainingError(f"no method is called {', '.join(unknown)}; use some of {ALL_METHODS}")
+    if not named:
+        raise TrainingError(f"--methods names none; use some of {ALL_METHODS}")
+    return [name for name in SEQUENCE if name in named]
 
 
 def _check_order(experiment: TasksExperiment) -> None:

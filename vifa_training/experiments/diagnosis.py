@@ -1,4 +1,4 @@
-"""Why a sequence went as it did: how far the features went, and how the folds differ."""
+"""Why a sequence went as it did: learning curves, how far the features went, and how the folds differ."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from vifa_training.experiments.tasks import TasksExperiment, open_blocks
 from vifa_training.predictions import load_predictions
 from vifa_training.task_evaluation import Pooled
 from vifa_training.task_recipe import TaskRecipe
+from vifa_training.trainer import CURVE
 
 WHOLE = ("seq", "ewc", "lwf", "replay")  # methods that train the whole fusion network on one task after the other
 
@@ -36,6 +37,24 @@ def drift_rows(fold: SequenceFold, methods: Sequence[str]) -> list[dict[str, Any
         if not path.exists():
             write_json(path, {"rows": _drift(fold, method)})
         rows += [{"method": method, **row} for row in json.loads(path.read_text())["rows"]]
+    return rows
+
+
+def curve_rows(fold: SequenceFold, methods: Sequence[str]) -> list[dict[str, Any]]:
+    """The learning curves of what was trained for the later tasks: the whole networks', each task's ref's, stage 1's.
+
+    Returns:
+        Rows `{task, method, step, loss}`; the loss is that of the training, with what holds on to the tasks before.
+    """
+    rows = []
+    for index, recipe in enumerate(fold.recipes[1:], start=1):
+        runs = {method: fold.folder / method / str(index) for method in methods if method in WHOLE}
+        if "vifa" in methods:
+            runs["stage 1"] = fold.folder / "stage1" / str(index)
+        for method, run in {"ref": fold.fold_folder / recipe.name / "ref", **runs}.items():
+            path = run / CURVE
+            points = path.read_text().splitlines() if path.exists() else ()  # none of a training by an older version
+            rows += [{"task": recipe.name, "method": method, **json.loads(point)} for point in points]
     return rows
 
 

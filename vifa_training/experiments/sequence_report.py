@@ -1,4 +1,4 @@
-"""One report of a sequence of tasks: `report.md`, `rows.json` and `report.png`."""
+"""One report of a sequence of tasks: `report.md`, `rows.json`, `report.png` and `curves.png`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vifa_runtime.files import write_atomically, write_json
 from vifa_training.efficiency.plot import require_matplotlib
 from vifa_training.experiments.published import TABLE_3
 from vifa_training.experiments.verdicts import judge, primary_rows
 from vifa_training.markdown import table_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Row = Mapping[str, Any]
 
@@ -37,15 +40,16 @@ def write_report(
     order: Sequence[str],
     folds: Mapping[str, Mapping[str, Sequence[float]]],
     drift: Sequence[Row],
+    curves: Sequence[Row],
 ) -> None:
     """Write the report beside what was there, then rename.
 
     Args:
-        folder: of the three files.
+        folder: of the files.
         result: `{"meta", "rows"}` of `sequence_rows`.
         order: names of the recipes as they were learned.
         folds: task -> method -> the primary metric of each fold by itself.
-        drift: rows of `drift_rows` of every fold, with `fold`.
+        drift, curves: rows of `drift_rows` and `curve_rows` of every fold, with `fold`.
 
     Raises:
         PlotError: matplotlib is not installed.
@@ -53,7 +57,9 @@ def write_report(
     """
     write_json(folder / "rows.json", result)
     write_atomically(folder / "report.png", plot(result["rows"], order, drift))
-    write_atomically(folder / "report.md", markdown(result, order, folds, drift).encode())
+    if curves:
+        write_atomically(folder / "curves.png", plot_curves(curves))
+    write_atomically(folder / "report.md", markdown(result, order, folds, drift, bool(curves)).encode())
 
 
 def markdown(
@@ -61,6 +67,7 @@ def markdown(
     order: Sequence[str],
     folds: Mapping[str, Mapping[str, Sequence[float]]],
     drift: Sequence[Row],
+    has_curves: bool,
 ) -> str:
     """The report as text; arguments as of `write_report`."""
     rows, meta = result["rows"], result["meta"]
@@ -90,6 +97,10 @@ def markdown(
         ]
         lines += ["folds. `key` and `other` are the key channels and the rest, where there are any.", ""]
         lines += [*table_of(_drift_lines(drift)), ""]
+    if has_curves:
+        lines += ["## Learning curves", "", "Mean loss of each training, by its steps, over the folds. Remedies add a"]
+        lines += ["loss of their own, so that lines are to be compared in shape, not in height.", ""]
+        lines += ["![learning curves](curves.png)", ""]
     lines += ["## All metrics", "", *table_of([_flat(row) for row in rows]), ""]
     lines += ["## Published", "", "Table 3 of the paper, on M3FD and MSRS, its slipped labels put right: other data,"]
     lines += ["other task networks, longer trainings. Not to be compared with the numbers above.", ""]
@@ -130,6 +141,34 @@ def plot(rows: Sequence[Row], order: Sequence[str], drift: Sequence[Row]) -> byt
         axes[-1].tick_params(axis="x", rotation=45)
         axes[-1].legend(fontsize="small")
         axes[-1].grid(alpha=0.3)
+    return _png(figure)
+
+
+def plot_curves(curves: Sequence[Row]) -> bytes:
+    """PNG: for each later task the loss by steps of what was trained for it, and in a panel below that of stage 1."""
+    require_matplotlib("run without a report")
+    from matplotlib.figure import Figure
+
+    tasks = list(dict.fromkeys(row["task"] for row in curves))
+    kinds = [kind for kind in (True, False) if any((row["method"] == "stage 1") != kind for row in curves)]
+    figure = Figure(figsize=(5.2 * len(tasks), 3.6 * len(kinds)), layout="constrained")
+    axes = figure.subplots(len(kinds), len(tasks), squeeze=False)
+    for line, is_whole in zip(axes, kinds, strict=True):
+        for panel, task in zip(line, tasks, strict=True):
+            rows = [row for row in curves if row["task"] == task and (row["method"] != "stage 1") == is_whole]
+            for method in dict.fromkeys(row["method"] for row in rows):
+                losses: dict[int, list[float]] = {}
+                for row in rows:
+                    if row["method"] == method:
+                        losses.setdefault(row["step"], []).append(row["loss"])
+                panel.plot(list(losses), [sum(of) / len(of) for of in losses.values()], label=method)
+            panel.set(title=f"{task}: {'whole networks' if is_whole else 'stage 1'}", xlabel="step", ylabel="loss")
+            panel.legend(fontsize="small")
+            panel.grid(alpha=0.3)
+    return _png(figure)
+
+
+def _png(figure: Figure) -> bytes:
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=130)
     return data.getvalue()
