@@ -10,6 +10,8 @@ import onnxruntime as ort
 from cuda_standin import Machine
 from onnx import TensorProto, checker, helper, numpy_helper, shape_inference
 
+from vifa_runtime.backends.onnxruntime import checked_options
+
 
 class BuildError(Exception):
     """The builder gives no engine."""
@@ -87,6 +89,6 @@ def calibrate(machine: Machine, calibrator: Any, model: onnx.ModelProto) -> list
 
 
 def open_session(model: onnx.ModelProto) -> ort.InferenceSession:
-    options = ort.SessionOptions()
+    options = checked_options()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
