@@ -223,7 +223,7 @@ def checked_options() -> ort.SessionOptions:
     options.log_severity_level = 4
     # What was checked is ONNX; without this the bytes of ONNX Runtime's own format would be taken as such.
     options.add_session_config_entry("session.load_model_format", "ONNX")
-    # Without this, x86 processors before VNNI add products of 8 bits in 16, which overflow: wrong images without a word.
+    # Without this, x86 processors before VNNI add products of 8 bits in 16, which overflow without a word.
     options.add_session_config_entry("session.x64quantprecision", "1")
     return options
 
