@@ -20,9 +20,69 @@ visible image): the copy of one source fails one of the two. The heads differ in
 `target_contrast`, `texture` in `ssim_visible`."""
 
 
+# Result files whose rows are one table: title, and what to know to read it.
+PLAIN = {
+    "engine_settings": (
+        "### Settings",
+        "In turns; the first setting of a part is the back end's, and `ratio` a pair's time relative to it, the median",
+        "over the rounds, with quartiles.",
+    ),
+    "int8_speed": (
+        "### INT8",
+        "`vifa bundle quantize` with its limit, and without one (every convolution): speed in turns with the bundle that",
+        "it was made of, and the guarded metric that moved most on validation pairs. `refused`: no convolution within",
+        "the limit.",
+    ),
+    "network_speed": (
+        "## nano against TarDAL",
+        "On the same pairs, in turns of a few calls, ONNX Runtime on the CPU. `times_the_first` is a bundle's time",
+        "relative to the first one's, the median over the rounds; `least` and `most` are its extremes.",
+    ),
+    "channel_similarity": (
+        "## Similarity of channels",
+        "FSIM of every two channels of a layer on a frame of the synthetic street: ours against `piq.fsim` of one pair",
+        "after the other, in one run. Seconds of processor time, one thread; channels that are constant left out.",
+        "`largest_difference` is between the two, `from_double` and `piq_from_double` what each differs by from piq in",
+        "double precision: where a map is zero but for some pixels, float32 rounds what the filters answer.",
+    ),
+    "transport": (
+        "## Images that arrive",
+        "Best effort between two processes on one machine. `bare process` only counts; `fusion node` is the demo: it",
+        "fuses for both tasks, and a third process listens to the results. Three runs.",
+    ),
+    "node_latency": (
+        "## The node, end to end",
+        "From the visible image's stamp to the arrival of the pair's last result in another process, over DDS. The",
+        "relay has the same inputs and outputs and does no work. `limit_p50_ms` is the pipeline's p50, measured in",
+        "the node, and one and a half times the relay's. In turns, in one run.",
+    ),
+    "soak": (
+        "## The node under faults",
+        "Cameras that stall, restart, jump in time, change size and encoding, and send what is no image, one fault",
+        "after the other. `broken_laws` counts statuses in which an account does not add up; recovery is the time",
+        "from good input to the first result; memory, threads and file descriptors grow after the first minute.",
+    ),
+    "bag_evaluation": (
+        "## Evaluating bags",
+        "`vifa evaluate` on a recording of MSRS, relative to the pipeline on the same pairs, decoded, in memory; in",
+        "turns, the median over the rounds, in wall time (`times`) and processor time (`cpu`; the machine was shared).",
+        "`in_a_row`: the pipeline and all metrics in one thread. `boxes`: `--metrics map,miou`. `all`: the default",
+        "metrics, for two tasks. `tenth`: `--fusion-every 10`. `peak_mib`: of the command, for a third of the pairs",
+        "and for all.",
+    ),
+    "alignment": (
+        "## Aligning",
+        "Known warps of real pairs (scale 0.7 to 1.4, rotation to 5 degrees, shift to 15 %), shared by all pairs of a",
+        "trial; an error is the median over the corners. Both data sets are off by themselves (`own misalignment`),",
+        "which a right answer shows as an error, so each is also tested with that taken out. A refusal is not within",
+        "the limit; `wrong` is a result of more than four times the limit. Seconds are of processor time.",
+    ),
+}
+
+
 def render() -> str:
     """The whole page."""
-    quality, speed, transport = (_read(name) for name in ("fusion_quality", "runtime_speed", "transport"))
+    quality, speed = _read("fusion_quality"), _read("runtime_speed")
     parts = [
         "# Results",
         "Made by `benchmarks/tables.py` from the JSON files beside this page, each of which names its command,",
@@ -46,116 +106,32 @@ def render() -> str:
         *table_of(speed["rows"]),
         "",
         *_engines(),
-        *_engine_settings(),
-        *_network_speed(),
+        *_plain("engine_settings"),
+        *_plain("int8_speed"),
+        *_plain("network_speed"),
         *_efficiency(),
-        *_channel_similarity(),
+        *_plain("channel_similarity"),
         *_tasks(),
         *_head_depth(),
         *_sequences(),
         *_choices(),
         *_published_weights(),
-        "## Images that arrive",
-        "",
-        _source(transport),
-        "Best effort between two processes on one machine. `bare process` only counts; `fusion node` is the demo: it",
-        "fuses for both tasks, and a third process listens to the results. Three runs.",
-        "",
-        *table_of(transport["rows"]),
-        "",
-        *_node(),
-        *_bag_evaluation(),
-        *_alignment(),
+        *_plain("transport"),
+        *_plain("node_latency"),
+        *_plain("soak"),
+        *_plain("bag_evaluation"),
+        *_plain("alignment"),
     ]
     return "\n".join(parts)
 
 
-def _node() -> list[str]:
-    """The fusion node end to end, and under faults."""
-    lines: list[str] = []
-    if (RESULTS / "node_latency.json").exists():
-        result = _read("node_latency")
-        lines += [
-            "## The node, end to end",
-            "",
-            _source(result),
-            "From the visible image's stamp to the arrival of the pair's last result in another process, over DDS. The",
-            "relay has the same inputs and outputs and does no work. `limit_p50_ms` is the pipeline's p50, measured in",
-            "the node, and one and a half times the relay's. In turns, in one run.",
-            "",
-            *table_of(result["rows"]),
-            "",
-        ]
-    if (RESULTS / "soak.json").exists():
-        result = _read("soak")
-        lines += [
-            "## The node under faults",
-            "",
-            _source(result),
-            "Cameras that stall, restart, jump in time, change size and encoding, and send what is no image, one fault",
-            "after the other. `broken_laws` counts statuses in which an account does not add up; recovery is the time",
-            "from good input to the first result; memory, threads and file descriptors grow after the first minute.",
-            "",
-            *table_of(result["rows"]),
-            "",
-        ]
-    return lines
-
-
-def _bag_evaluation() -> list[str]:
-    """`vifa evaluate` against the pipeline alone."""
-    if not (RESULTS / "bag_evaluation.json").exists():
+def _plain(name: str) -> list[str]:
+    """A section of PLAIN, if its file is there."""
+    if not (RESULTS / f"{name}.json").exists():
         return []
-    result = _read("bag_evaluation")
-    return [
-        "## Evaluating bags",
-        "",
-        _source(result),
-        "`vifa evaluate` on a recording of MSRS, relative to the pipeline on the same pairs, decoded, in memory; in",
-        "turns, the median over the rounds, in wall time (`times`) and processor time (`cpu`; the machine was shared).",
-        "`in_a_row`: the pipeline and all metrics in one thread. `boxes`: `--metrics map,miou`. `all`: the default",
-        "metrics, for two tasks. `tenth`: `--fusion-every 10`. `peak_mib`: of the command, for a third of the pairs",
-        "and for all.",
-        "",
-        *table_of(result["rows"]),
-        "",
-    ]
-
-
-def _alignment() -> list[str]:
-    """`vifa align` on warps and time offsets that are known."""
-    if not (RESULTS / "alignment.json").exists():
-        return []
-    result = _read("alignment")
-    return [
-        "## Aligning",
-        "",
-        _source(result),
-        "Known warps of real pairs (scale 0.7 to 1.4, rotation to 5 degrees, shift to 15 %), shared by all pairs of a",
-        "trial; an error is the median over the corners. Both data sets are off by themselves (`own misalignment`),",
-        "which a right answer shows as an error, so each is also tested with that taken out. A refusal is not within",
-        "the limit; `wrong` is a result of more than four times the limit. Seconds are of processor time.",
-        "",
-        *table_of(result["rows"]),
-        "",
-    ]
-
-
-def _engine_settings() -> list[str]:
-    """ONNX Runtime's settings against those that the back end uses."""
-    if not (RESULTS / "engine_settings.json").exists():
-        return []
-    result = _read("engine_settings")
-    return [
-        "### Settings",
-        "",
-        _source(result),
-        "In turns; the first setting of a part is the back end's, and `ratio` a pair's time relative to it, the median",
-        "over the rounds, with quartiles.",
-        "",
-        *table_of(result["rows"]),
-        "",
-    ]
+    title, *note = PLAIN[name]
+    result = _read(name)
+    return [title, "", _source(result), *note, "", *table_of(result["rows"]), ""]
 
 
 def _engines() -> list[str]:
@@ -182,38 +158,6 @@ def _engines() -> list[str]:
     lines += [*table_of([{"bundle": row["bundle"], **way} for row in result["rows"] for way in row["variants"]]), ""]
     lines += ["Against eager torch on luma, two heads, in turns; `cores` is how many torch really used.", ""]
     return [*lines, *table_of([{"bundle": row["bundle"], **row["eager"]} for row in result["rows"]]), ""]
-
-
-def _network_speed() -> list[str]:
-    """Bundles that took turns in one run."""
-    result = _read("network_speed")
-    return [
-        "## nano against TarDAL",
-        "",
-        _source(result),
-        "On the same pairs, in turns of a few calls, ONNX Runtime on the CPU. `times_the_first` is a bundle's time",
-        "relative to the first one's, the median over the rounds; `least` and `most` are its extremes.",
-        "",
-        *table_of(result["rows"]),
-        "",
-    ]
-
-
-def _channel_similarity() -> list[str]:
-    """FSIM of all pairs of channels at once, against one pair after the other."""
-    result = _read("channel_similarity")
-    return [
-        "## Similarity of channels",
-        "",
-        _source(result),
-        "FSIM of every two channels of a layer on a frame of the synthetic street: ours against `piq.fsim` of one pair",
-        "after the other, in one run. Seconds of processor time, one thread; channels that are constant left out.",
-        "`largest_difference` is between the two, `from_double` and `piq_from_double` what each differs by from piq in",
-        "double precision: where a map is zero but for some pixels, float32 rounds what the filters answer.",
-        "",
-        *table_of(result["rows"]),
-        "",
-    ]
 
 
 def _tasks() -> list[str]:

@@ -5,6 +5,9 @@
     search:    as many as the limit allows, those that move it least first
     measure:   every metric before and after; beyond the limit nothing is written
 
+What stands between two convolutions in 8 bits, an activation or a sum, goes into 8 bits with them: else every tensor
+would become floats and bytes again on its way.
+
 Weights are signed and by channel, activations unsigned and by tensor, as processors with VNNI want them; for TensorRT,
 `backends.scaled_graphs` writes them signed. The graphs stay plain ONNX (QuantizeLinear, DequantizeLinear).
 """
@@ -33,6 +36,7 @@ LIMIT = 0.01  # relative
 STEADY = ("en", "vif", "ssim")  # must not move either way: an image that turns into a copy of one source gains in some
 GUARDED = ("map50_all", "miou")  # must not fall
 RANKED_ON = 4  # pairs that the ranking looks at
+BETWEEN = ("Add", "Clip", "Concat", "LeakyRelu", "MaxPool", "Mul", "Relu", "Resize", "Sigmoid")
 
 Measured = Mapping[tuple[str, str], tuple[float, int]]  # (task, metric) -> value, pairs that it was measured on
 
@@ -160,7 +164,7 @@ def _ranked(graph: bytes, names: Sequence[str], inputs: Sequence[Mapping[str, ND
     wanted = [session.run(None, dict(given)) for given in shown]
     moved = {}
     for name in names:
-        alone = make_session(_in_8_bits(graph, [name], inputs), 0)
+        alone = make_session(_in_8_bits(graph, [name], shown), 0)
         moved[name] = float(
             np.mean(
                 [
@@ -174,7 +178,7 @@ def _ranked(graph: bytes, names: Sequence[str], inputs: Sequence[Mapping[str, ND
 
 
 def _in_8_bits(graph: bytes, names: Sequence[str], inputs: Sequence[Mapping[str, NDArray]]) -> bytes:
-    """The graph with these convolutions between quantizing and dequantizing operators."""
+    """The graph with these convolutions, and what is between them, among quantizing and dequantizing operators."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):
@@ -196,10 +200,31 @@ def _in_8_bits(graph: bytes, names: Sequence[str], inputs: Sequence[Mapping[str,
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            op_types_to_quantize=["Conv"],
-            nodes_to_quantize=list(names),
+            op_types_to_quantize=["Conv", *BETWEEN],
+            nodes_to_quantize=_with_between(graph, names),
         )
         return target.read_bytes()
+
+
+def _with_between(graph: bytes, convolutions: Sequence[str]) -> list[str]:
+    """These convolutions, and by name the operators whose inputs all come from them and that lead to one of them."""
+    model = onnx.load_model_from_string(graph)
+    nodes = {node.name: node for node in model.graph.node}
+    constant = {tensor.name for tensor in model.graph.initializer}
+    reached = {output for name in convolutions for output in nodes[name].output}
+    after = []
+    for node in model.graph.node:  # in the order of computation
+        given = [name for name in node.input if name and name not in constant]
+        if node.op_type in BETWEEN and given and reached.issuperset(given):
+            after.append(node)
+            reached.update(node.output)
+    wanted = {name for convolution in convolutions for name in nodes[convolution].input}
+    between = []
+    for node in reversed(after):
+        if wanted.intersection(node.output):
+            between.append(node.name)
+            wanted.update(node.input)
+    return [*convolutions, *between]
 
 
 def _measure(bundle: Bundle, pairs: Sequence[LabelledPair]) -> Measured:

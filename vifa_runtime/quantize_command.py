@@ -14,7 +14,7 @@ from vifa_runtime.card import bundle_card, markdown_table
 from vifa_runtime.cli_options import BundleArgument, JsonOption
 from vifa_runtime.label_folder import LabelFolder
 from vifa_runtime.models import find_bundle
-from vifa_runtime.pairs import PairPaths, find_pairs, read_thermal, read_visible, spread_evenly
+from vifa_runtime.pairs import find_pairs, read_thermal, read_visible, spread_evenly
 from vifa_runtime.provenance import commit, describe_run, today
 from vifa_runtime.quantize import GUARDED, LIMIT, STEADY, LabelledPair, Quantized
 from vifa_runtime.quantize import quantize as make_8_bits
@@ -22,17 +22,25 @@ from vifa_runtime.quantize import quantize as make_8_bits
 
 def quantize(
     bundle: BundleArgument,
-    pairs: Annotated[Path, typer.Option(help="Folder of pairs to calibrate on: vi/ and ir/, the robot's own.")],
+    pairs: Annotated[
+        list[Path],
+        typer.Option(help="Folder of pairs to calibrate on: vi/ and ir/, the robot's own; may be given several times."),
+    ],
     evaluation: Annotated[
-        Path,
-        typer.Option(help="Folder of other pairs; labels/ and masks/ in it let the networks of tasks be quantized."),
+        list[Path],
+        typer.Option(
+            help="Folder of other pairs; labels/ or masks/ in it let the network of a task be quantized. "
+            "May be given several times, as for tasks whose labels lie apart."
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the new bundle.")],
     limit: Annotated[
         float, typer.Option(help="By how much VIF, SSIM, mAP and mIoU may fall, relative.", min=0)
     ] = LIMIT,
-    images: Annotated[int, typer.Option(help="Pairs to calibrate on, evenly drawn.", min=1)] = 16,
-    measured: Annotated[int, typer.Option(help="Pairs to measure on, evenly drawn; 0 for all.", min=0)] = 0,
+    images: Annotated[int, typer.Option(help="Pairs of each folder to calibrate on, evenly drawn.", min=1)] = 16,
+    measured: Annotated[
+        int, typer.Option(help="Pairs of each folder to measure on, evenly drawn; 0 for all.", min=0)
+    ] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Write a bundle whose convolutions are in 8 bits, as many as leave the images what they were.
@@ -41,13 +49,12 @@ def quantize(
     """
     source = load_bundle(find_bundle(bundle))
     check_output(output)
-    others = find_pairs(evaluation)
     console = Console(stderr=True)
     with console.status("") as shown:
         result = make_8_bits(
             source,
-            _open(source, spread_evenly(find_pairs(pairs), images)),
-            _open(source, spread_evenly(others, measured or len(others)), evaluation),
+            [pair for folder in pairs for pair in _open(source, folder, images, labelled=False)],
+            [pair for folder in evaluation for pair in _open(source, folder, measured, labelled=True)],
             limit,
             shown.update,
         )
@@ -77,7 +84,9 @@ def _convolutions(result: Quantized) -> str:
     return "; ".join(f"{path} {count} of {every}" for path, (count, every) in result.convolutions.items())
 
 
-def _card_section(source: Bundle, result: Quantized, limit: float, pairs: Path, evaluation: Path) -> list[str]:
+def _card_section(
+    source: Bundle, result: Quantized, limit: float, pairs: Sequence[Path], evaluation: Sequence[Path]
+) -> list[str]:
     """What the card says of quantizing: of what, on what, how far, and what became of the images and findings."""
     columns = ["task", "metric", "before", "after", "change", "pairs"]
     cells = [
@@ -86,8 +95,8 @@ def _card_section(source: Bundle, result: Quantized, limit: float, pairs: Path, 
     ]
     return [
         f"Made from the bundle `{source.name}` by `vifa bundle quantize`: convolutions in 8 bits where the images stay",
-        f"what they were, all else as it was. Ranges were measured on pairs of `{pairs.resolve().name}`, what follows",
-        f"on other pairs, of `{evaluation.resolve().name}`. Allowed was: {', '.join(STEADY)} move by {limit:.2%} at",
+        f"what they were, all else as it was. Ranges were measured on pairs of `{_names(pairs)}`, what follows",
+        f"on other pairs, of `{_names(evaluation)}`. Allowed was: {', '.join(STEADY)} move by {limit:.2%} at",
         f"most, {', '.join(GUARDED)} fall by no more than that.",
         "",
         *markdown_table(
@@ -99,11 +108,16 @@ def _card_section(source: Bundle, result: Quantized, limit: float, pairs: Path, 
     ]
 
 
-def _open(bundle: Bundle, pairs: Sequence[PairPaths], folder: Path | None = None) -> list[LabelledPair]:
-    """Read pairs, and below `folder` the labels of detection tasks and the masks of segmentation tasks."""
-    labels = None if folder is None else LabelFolder(folder, bundle.tasks)
+def _names(folders: Sequence[Path]) -> str:
+    return "`, `".join("/".join(folder.resolve().parts[-2:]) for folder in folders)
+
+
+def _open(bundle: Bundle, folder: Path, most: int, labelled: bool) -> list[LabelledPair]:
+    """Read pairs of a folder, at most so many (0 for all); labelled with its boxes and masks for the bundle's tasks."""
+    found = find_pairs(folder)
+    labels = LabelFolder(folder, bundle.tasks) if labelled else None
     opened = []
-    for pair in pairs:
+    for pair in spread_evenly(found, most or len(found)):
         visible = read_visible(pair.visible)
         boxes, masks = labels.read(pair.name, visible.shape[:2]) if labels else ({}, {})
         opened.append(LabelledPair(visible, read_thermal(pair.thermal), boxes, masks))

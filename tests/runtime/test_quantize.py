@@ -152,6 +152,50 @@ def test_a_task_is_quantized_only_where_labels_tell_what_it_costs(segmenting, la
     assert ({row["metric"] for row in result.rows} >= {"miou"}) is labelled
 
 
+def test_what_is_between_convolutions_in_8_bits_is_too():
+    """An activation, a pooling and a sum of two of them; not what floats enter, nor what leads out of the graph."""
+    weights = {f"w{n}": np.ones((2, 2, 1, 1), np.float32) for n in range(4)} | {"twice": np.float32(2)}
+    nodes = [
+        node("Conv", ["image", "w0"], ["a"], name="first"),
+        node("Relu", ["a"], ["b"], name="activation"),
+        node("Conv", ["b", "w1"], ["c"], name="second"),
+        node("Add", ["b", "c"], ["d"], name="sum"),
+        node("Mul", ["d", "twice"], ["e"], name="scaled"),
+        node("Conv", ["e", "w2"], ["f"], name="third"),
+        node("Add", ["f", "image"], ["g"], name="with floats"),
+        node("Conv", ["g", "w3"], ["h"], name="fourth"),
+        node("Sigmoid", ["h"], ["out"], name="end"),
+    ]
+    data = graph(nodes, [value("image", FLOAT, [1, 2, 8, 8])], [value("out", FLOAT, [1, 2, 8, 8])], weights)
+    every = ["first", "second", "third", "fourth"]
+    assert module._with_between(data, every) == [*every, "scaled", "sum", "activation"]
+    assert module._with_between(data, ["second", "third"]) == ["second", "third"], "b is in floats, and so is the sum"
+    assert module._with_between(data, ["first", "second"]) == ["first", "second", "activation"]
+
+
+def test_labels_may_lie_in_several_folders(tmp_path, segmenting):
+    """As for tasks that were learned from different data: a folder without masks does not keep the task in floats."""
+    frames = pairs(4, 100)
+    pipeline = FusionPipeline(segmenting, prepare("onnxruntime", segmenting, Options(threads=1)))
+    for index, pair in enumerate(frames):
+        folder = tmp_path / ("plain" if index % 2 else "masked")
+        write_image(folder / "vi" / f"{index}.png", pair.visible)
+        write_image(folder / "ir" / f"{index}.png", np.repeat(pair.thermal[..., None], 3, axis=2))
+        if not index % 2:
+            mask = pipeline.process(pair.visible, pair.thermal).masks["bright"]
+            write_image(folder / "masks" / f"{index}.png", mask)
+    source = tmp_path / "source"
+    manifest_of = {k: v for k, v in segmenting.manifest.items() if k not in ("format", "files")}
+    write_bundle(source, manifest_of, {**segmenting.graphs, "README.md": b"# small\n"})
+    command = ["bundle", "quantize", str(source), "-o", str(tmp_path / "int8"), "--limit", "0.1", "--json"]
+    command += [word for name in ("plain", "masked") for word in ("--pairs", str(tmp_path / name))]
+    command += [word for name in ("plain", "masked") for word in ("--evaluation", str(tmp_path / name))]
+    rows = json.loads(CliRunner().invoke(app, command, catch_exceptions=False).stdout)["rows"]
+    counts = {row["metric"]: row["pairs"] for row in rows}
+    assert (counts["vif"], counts["miou"]) == (4, 2)
+    assert "tasks/bright.onnx 1 of 1" in load_bundle(tmp_path / "int8").manifest["provenance"]["recipe"]
+
+
 def test_the_command_writes_a_bundle_that_loads_and_runs(tmp_path, small):
     for part, first in (("calibration", 0), ("evaluation", 100)):
         for index, pair in enumerate(pairs(3, first)):
@@ -175,7 +219,7 @@ def test_the_command_writes_a_bundle_that_loads_and_runs(tmp_path, small):
         made.manifest["metrics"] == []
         and "INT8 convolutions: backbone.onnx 1 of 2" in made.manifest["provenance"]["recipe"]
     )
-    check_card((tmp_path / "int8" / "README.md").read_text(), rows, made)
+    check_card((tmp_path / "int8" / "README.md").read_text(), rows, made, tmp_path.name)
     pair = pairs(1)[0]
     visible, thermal = pair.visible[None], pair.thermal[None].astype(np.float32) / 255
     images = [
@@ -190,10 +234,11 @@ def test_the_command_writes_a_bundle_that_loads_and_runs(tmp_path, small):
         CliRunner().invoke(app, [*command[:-4], "-o", str(tmp_path / "mine")], catch_exceptions=False)
 
 
-def check_card(card, rows, made):
+def check_card(card, rows, made, folder):
     """The card tells what was done, on what, what became of every metric, and all licences."""
     assert "Made from the bundle `tiny` by `vifa bundle quantize`" in card
-    assert "on pairs of `calibration`" in card and "of `evaluation`." in card and "en, vif, ssim move by 2.00%" in card
+    assert f"on pairs of `{folder}/calibration`" in card and f"of `{folder}/evaluation`." in card
+    assert "en, vif, ssim move by 2.00%" in card
     assert "| backbone.onnx | 2 | 1 |" in card and "| heads/bright.onnx | 0 | 0 |" in card
     for row in rows:
         assert row["pairs"] == 3
