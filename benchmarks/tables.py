@@ -29,9 +29,9 @@ PLAIN = {
     ),
     "int8_speed": (
         "### INT8",
-        "`vifa bundle quantize` with its limit, and without one (every convolution): speed in turns with the bundle that",
-        "it was made of, and the guarded metric that moved most on validation pairs. `refused`: no convolution within",
-        "the limit.",
+        "`vifa bundle quantize` with its limit, and without one (every convolution): speed in turns with the bundle",
+        "that it was made of, and the guarded metric that moved most on validation pairs. `refused`: no convolution",
+        "within the limit.",
     ),
     "network_speed": (
         "## nano against TarDAL",

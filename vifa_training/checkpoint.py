@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,25 @@ def read_safetensors(path: Path, mend: str) -> tuple[dict[str, Tensor], dict[str
         return load_file(path), metadata
     except (OSError, SafetensorError) as error:
         raise TrainingError(f"cannot read {path} ({error}); {mend}") from None
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Inside, no other process may enter with the same folder, which is made where it is missing.
+
+    Raises:
+        TrainingError: another one is inside.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # is gone with the process, however that ends
+        except BlockingIOError:
+            raise TrainingError(f"another training is at work in {folder}; wait for it or name another run") from None
+        yield
+    finally:
+        os.close(handle)
 
 
 def digest(path: Path) -> str:

@@ -13,7 +13,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from vifa_training.checkpoint import State, TrainingError, save_atomically
+from vifa_training.checkpoint import State, TrainingError, alone_in, save_atomically
 from vifa_training.data import Augmentation, Batch, DataSet, draw_batch, whole_batch
 from vifa_training.networks import Trainable
 from vifa_training.objectives import Objective
@@ -95,7 +95,8 @@ def train(
         observe: told of every line of the log.
 
     Raises:
-        TrainingError: the loss is not finite, `run` holds another training, or it cannot be written.
+        TrainingError: the loss is not finite, `run` holds another training or one is at work in it, or it cannot be
+            written.
         DataError: a sample cannot be read.
     """
     fabric = fabric or make_fabric(schedule)
@@ -104,8 +105,10 @@ def train(
     if any(side % network.size_multiple for side in schedule.crop_sides):
         shown, multiple = "x".join(map(str, schedule.crop_sides)), network.size_multiple
         raise TrainingError(f"crops of {shown} do not fit the network; change crop to multiples of {multiple}")
-    session = _Session(network, objective, training, validation, schedule, run, recipe, augmentation, fabric)
-    return session.work(time.monotonic() + 60 * max_minutes, observe)
+    deadline = time.monotonic() + 60 * max_minutes
+    with alone_in(run) if fabric.is_global_zero else nullcontext():
+        session = _Session(network, objective, training, validation, schedule, run, recipe, augmentation, fabric)
+        return session.work(deadline, observe)
 
 
 @torch.no_grad()
@@ -175,7 +178,6 @@ class _Session:
         modules = {"network": network, "objective": objective} | ({"average": self.average} if self.average else {})
         optimisers = {"optimiser": self.optimiser} | ({"opponent": self.opponent} if self.opponent else {})
         self.state = State(modules, optimisers)
-        self.run.mkdir(parents=True, exist_ok=True)
         self.progressed = Progressed(**self.state.load(self.run / "last.safetensors", self.identity))
         for name in ("log.jsonl", CURVE):
             _trim_log(self.run / name, self.progressed.step)

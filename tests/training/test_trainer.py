@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from vifa_runtime.metrics import fusion_vif
 from vifa_training import checkpoint, trainer
-from vifa_training.checkpoint import TrainingError, load_weights
+from vifa_training.checkpoint import TrainingError, alone_in, load_weights
 from vifa_training.data import Batch, DataError, DataSet, open_data, whole_batch
 from vifa_training.networks import FusionNetwork, build_network
 from vifa_training.objectives import FusionWeights, Objective, SharedObjective
@@ -241,6 +241,13 @@ def test_a_run_of_another_recipe_is_not_continued(data: Path, tmp_path: Path) ->
         run_training(data, tmp_path, Schedule(steps=8, batch=2, crop=32, validate_every=2))
     with pytest.raises(TrainingError, match="another recipe"):
         run_training(data, tmp_path, recipe="other losses")
+
+
+def test_two_trainings_do_not_write_into_one_run(data: Path, tmp_path: Path) -> None:
+    with alone_in(tmp_path / "run"), pytest.raises(TrainingError, match=r"another training is at work in .*run; wait"):
+        run_training(data, tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir())
+    assert run_training(data, tmp_path / "run")[1].ended, "the other one's end frees it"
 
 
 def test_a_finished_run_is_left_as_it_is(data: Path, tmp_path: Path) -> None:
