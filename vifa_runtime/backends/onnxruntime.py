@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from vifa_runtime.backends import BackendError, Options, RawResults
 from vifa_runtime.backends.cheaper_graphs import fuse_slopes, sum_taps
 from vifa_runtime.backends.merge import merge_fusion
+from vifa_runtime.backends.small_products import products_overflow
 from vifa_runtime.backends.wide_convolutions import widen_fusion
 from vifa_runtime.bundle import BACKBONE, Bundle, Task
 from vifa_runtime.messages import first_line
@@ -213,6 +214,8 @@ def make_session(graph: bytes, threads: int) -> ort.InferenceSession:
     options.intra_op_num_threads = threads
     # Threads that spin while they wait gain little on an idle machine and lose most of the speed on a shared one.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if b"DequantizeLinear" in graph and products_overflow():
+        options.add_session_config_entry("session.x64quantprecision", "1")  # kernels that don't, and are slower
     # With the fallback, what it cannot read is told on stdout and tried again.
     return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"], enable_fallback=False)
 
@@ -223,8 +226,6 @@ def checked_options() -> ort.SessionOptions:
     options.log_severity_level = 4
     # What was checked is ONNX; without this the bytes of ONNX Runtime's own format would be taken as such.
     options.add_session_config_entry("session.load_model_format", "ONNX")
-    # Without this, x86 processors before VNNI add products of 8 bits in 16, which overflow without a word.
-    options.add_session_config_entry("session.x64quantprecision", "1")
     return options
 
 

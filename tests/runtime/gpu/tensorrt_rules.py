@@ -10,7 +10,7 @@ import onnxruntime as ort
 from cuda_standin import Machine
 from onnx import TensorProto, checker, helper, numpy_helper, shape_inference
 
-from vifa_runtime.backends.onnxruntime import checked_options
+from vifa_runtime.backends.onnxruntime import make_session
 
 
 class BuildError(Exception):
@@ -89,6 +89,4 @@ def calibrate(machine: Machine, calibrator: Any, model: onnx.ModelProto) -> list
 
 
 def open_session(model: onnx.ModelProto) -> ort.InferenceSession:
-    options = checked_options()
-    options.intra_op_num_threads, options.log_severity_level = 1, 3
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return make_session(model.SerializeToString(), 1)
