@@ -35,6 +35,7 @@ from vifa_runtime.scoring import Scores, for_evaluation, gray_thermal
 LIMIT = 0.01  # relative
 STEADY = ("en", "vif", "ssim")  # must not move either way: an image that turns into a copy of one source gains in some
 GUARDED = ("map50_all", "miou")  # must not fall
+FEWEST = 4  # channels that a convolution in 8 bits sums over
 RANKED_ON = 4  # pairs that the ranking looks at
 BETWEEN = ("Add", "Clip", "Concat", "LeakyRelu", "MaxPool", "Mul", "Relu", "Resize", "Sigmoid")
 
@@ -91,7 +92,7 @@ def quantize(
         calibration: pairs whose ranges count; a few dozen of the robot's own.
         evaluation: other pairs, with labels where there are some.
         limit: by how much, relative, each of `STEADY` may move and each of `GUARDED` fall; half of it while backbone
-            and heads are quantized, so that task graphs have some left.
+            and heads are quantized, if task graphs follow, so that these have some left.
 
     Raises:
         QuantizeError: there are no pairs, or no convolution can be in 8 bits within the limit.
@@ -110,7 +111,7 @@ def quantize(
             say(f"{path}: stays as it is, no labels tell what 8 bits would cost it")
             counts[path] = (0, len(_convolutions(_with_names(bundle.graphs[path]))))
             continue
-        allowed = limit / 2 if path.startswith((BACKBONE, "heads/")) else limit
+        allowed = limit / 2 if guarded and path.startswith((BACKBONE, "heads/")) else limit
         say(f"{path}: ranking its convolutions")
         current, counts[path] = _quantize_graph(bundle, current, path, calibration, evaluation, before, allowed, say)
     if not any(done for done, _ in counts.values()):
@@ -134,14 +135,14 @@ def _quantize_graph(
 ) -> tuple[Bundle, tuple[int, int]]:
     """The bundle with one more graph in 8 bits as far as that goes, and how many of its convolutions are."""
     graph = _with_names(original.graphs[path])
-    names = _convolutions(graph)
+    names = _gaining(graph)
     inputs = list(graph_inputs(original, path, ((pair.visible, pair.thermal) for pair in calibration)))
-    order = _ranked(graph, names, inputs)
+    order, every = _ranked(graph, names, inputs), len(_convolutions(graph))
 
     def attempt(count: int) -> tuple[Bundle, bool]:
         changed = _with_graph(current, path, _in_8_bits(graph, order[:count], inputs))
         worst = max(map(_loss, _compare(before, _measure(changed, evaluation))), default=0.0)
-        say(f"{path}: {count} of {len(names)} convolutions, worst change {worst:.2%}")
+        say(f"{path}: {count} of {every} convolutions, worst change {worst:.2%}")
         return changed, worst <= limit
 
     good, best, low, high = current, 0, 0, len(order)
@@ -152,7 +153,7 @@ def _quantize_graph(
             good, best, low = changed, middle, middle
         else:
             high = middle - 1
-    return good, (best, len(names))
+    return good, (best, every)
 
 
 def _ranked(graph: bytes, names: Sequence[str], inputs: Sequence[Mapping[str, NDArray]]) -> list[str]:
@@ -266,6 +267,22 @@ def _with_graph(bundle: Bundle, path: str, graph: bytes) -> Bundle:
 
 def _convolutions(graph: bytes) -> list[str]:
     return [node.name for node in onnx.load_model_from_string(graph).graph.node if node.op_type == "Conv"]
+
+
+def _gaining(graph: bytes) -> list[str]:
+    """The convolutions that may gain: with fewer than 4 channels to sum over, one is slower in bytes than in floats.
+
+    But for one that sums over a single channel by construction (depthwise), which has kernels of its own.
+    """
+    model = onnx.load_model_from_string(graph).graph
+    weights = {tensor.name: tensor.dims for tensor in model.initializer}
+    names = []
+    for node in model.node:
+        groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
+        shape = weights.get(node.input[1], ()) if node.op_type == "Conv" else ()
+        if shape and (groups > 1 or shape[1] >= FEWEST):
+            names.append(node.name)
+    return names
 
 
 def _with_names(graph: bytes) -> bytes:

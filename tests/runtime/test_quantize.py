@@ -27,6 +27,12 @@ node = helper.make_node
 FEATURE = value("feature", FLOAT, [1, 4, "H", "W"])
 
 
+@pytest.fixture(autouse=True)
+def narrow_convolutions_too(monkeypatch):
+    """The graphs here have few channels."""
+    monkeypatch.setattr(module, "FEWEST", 1)
+
+
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """A backbone of two convolutions, the second of which reads numbers that 8 bits cannot tell apart."""
@@ -150,6 +156,19 @@ def test_a_task_is_quantized_only_where_labels_tell_what_it_costs(segmenting, la
     assert (result.graphs["tasks/bright.onnx"] == segmenting.graphs["tasks/bright.onnx"]) is not labelled
     assert ("tasks/bright.onnx: stays as it is, no labels tell what 8 bits would cost it" in said) is not labelled
     assert ({row["metric"] for row in result.rows} >= {"miou"}) is labelled
+
+
+def test_narrow_convolutions_stay_in_floats_but_depthwise_ones(monkeypatch):
+    monkeypatch.setattr(module, "FEWEST", 4)
+    weights = {"narrow": (8, 3, 3, 3), "depthwise": (8, 1, 3, 3), "wide": (8, 8, 1, 1)}
+    nodes = [
+        node("Conv", ["image", "narrow"], ["a"], name="of 3"),
+        node("Conv", ["a", "depthwise"], ["b"], name="of each", group=8),
+        node("Conv", ["b", "wide"], ["out"], name="of 8"),
+    ]
+    constants = {name: np.ones(shape, np.float32) for name, shape in weights.items()}
+    data = graph(nodes, [value("image", FLOAT, [1, 3, 8, 8])], [value("out", FLOAT, [1, 8, 4, 4])], constants)
+    assert module._gaining(data) == ["of each", "of 8"]
 
 
 def test_what_is_between_convolutions_in_8_bits_is_too():
