@@ -153,7 +153,7 @@ def make_image(pixels: NDArray[Any], encoding: str, header: Any) -> Image:
 def _by_cv_bridge(message: Image, stream: str) -> ImageView:
     wanted = "rgb8" if stream == "visible" else "mono16" if "16" in message.encoding else "mono8"
     try:
-        from cv_bridge import CvBridge, CvBridgeError
+        from cv_bridge import CvBridge
     except ImportError:
         raise ConversionError(
             f"encoding {message.encoding!r} needs cv_bridge, which is not installed; "
@@ -161,6 +161,6 @@ def _by_cv_bridge(message: Image, stream: str) -> ImageView:
         ) from None
     try:
         pixels = CvBridge().imgmsg_to_cv2(message, wanted)
-    except (CvBridgeError, ValueError, TypeError, cv2.error) as error:
+    except Exception as error:  # any: of a build for NumPy 1 beside NumPy 2, AttributeError and ImportError come as well
         raise ConversionError(f"cv_bridge cannot convert encoding {message.encoding!r}: {error}") from None
     return ImageView(np.ascontiguousarray(pixels), wanted)

@@ -59,8 +59,9 @@ class PlayerNode(Node):
         for shot in plan(self._settings):
             message = self._make_message(shot, epoch + round(shot.time * 1e9))
             time.sleep(max(0.0, start + shot.time - time.monotonic()))
-            self._images[shot.stream].publish(message)
+            # Before it is published: Ctrl-C may come between the two, and what arrives somewhere must be in the list.
             self.sent[shot.stream].append((Time.from_msg(message.header.stamp).nanoseconds, shot.index))
+            self._images[shot.stream].publish(message)
             if shot.stream == VISIBLE:
                 self._info.publish(CameraInfo(header=message.header, width=message.width, height=message.height))
 

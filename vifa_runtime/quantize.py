@@ -28,6 +28,7 @@ from onnx import helper
 from vifa_runtime.backends import Options, prepare
 from vifa_runtime.bundle import BACKBONE, Bundle, BundleError
 from vifa_runtime.graph_inputs import graph_inputs
+from vifa_runtime.half_weights import full_weights, half_weights
 from vifa_runtime.labels import Labels
 from vifa_runtime.pipeline import FusionPipeline
 from vifa_runtime.scoring import Scores, for_evaluation, gray_thermal
@@ -109,7 +110,7 @@ def quantize(
     for path in bundle.graphs:
         if path in unguarded:
             say(f"{path}: stays as it is, no labels tell what 8 bits would cost it")
-            counts[path] = (0, len(_convolutions(_with_names(bundle.graphs[path]))))
+            counts[path] = (0, len(_convolutions(bundle.graphs[path])))
             continue
         allowed = limit / 2 if guarded and path.startswith((BACKBONE, "heads/")) else limit
         say(f"{path}: ranking its convolutions")
@@ -134,13 +135,15 @@ def _quantize_graph(
     say: Callable[[str], None],
 ) -> tuple[Bundle, tuple[int, int]]:
     """The bundle with one more graph in 8 bits as far as that goes, and how many of its convolutions are."""
-    graph = _with_names(original.graphs[path])
+    stored = original.graphs[path]
+    graph = _with_names(full_weights(stored))  # the quantizer looks for constant weights
+    keep = half_weights if full_weights(stored) != stored else bytes
     names = _gaining(graph)
     inputs = list(graph_inputs(original, path, ((pair.visible, pair.thermal) for pair in calibration)))
     order, every = _ranked(graph, names, inputs), len(_convolutions(graph))
 
     def attempt(count: int) -> tuple[Bundle, bool]:
-        changed = _with_graph(current, path, _in_8_bits(graph, order[:count], inputs))
+        changed = _with_graph(current, path, keep(_in_8_bits(graph, order[:count], inputs)))
         worst = max(map(_loss, _compare(before, _measure(changed, evaluation))), default=0.0)
         say(f"{path}: {count} of {every} convolutions, worst change {worst:.2%}")
         return changed, worst <= limit

@@ -12,6 +12,7 @@ import torch
 
 from vifa_runtime.bundle import BACKBONE, Bundle, check_output, write_bundle
 from vifa_runtime.card import bundle_card
+from vifa_runtime.half_weights import half_weights
 from vifa_runtime.provenance import commit, today
 from vifa_training.checkpoint import TrainingError
 from vifa_training.data import DataSet
@@ -23,7 +24,7 @@ from vifa_training.pictures import Fused
 from vifa_training.task_evaluation import evaluate_task
 from vifa_training.task_model import JointModel
 from vifa_training.task_recipe import TaskPreset, TaskRecipe
-from vifa_training.tasks import TaskNetwork, half_weights, task_graph
+from vifa_training.tasks import TaskNetwork, task_graph
 
 _BUNDLE_NAME = "[a-z0-9][a-z0-9_.-]{0,99}"  # as bundle.schema.json has it
 

@@ -13,7 +13,6 @@ from torch import nn
 
 OPSET = 18
 IR_VERSION = 9  # read by ONNX Runtime 1.15 (JetPack 5) and later
-_WEIGHT_INPUTS = {"Conv": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1}  # operator -> which input its weights are
 
 
 def image_value(name: str) -> onnx.ValueInfoProto:
@@ -73,31 +72,6 @@ def stitch(
     )
     opsets = [helper.make_opsetid("", OPSET)]
     model = helper.make_model(graph, producer_name="vifa", opset_imports=opsets, ir_version=IR_VERSION)
-    onnx.checker.check_model(model, full_check=True)
-    return model.SerializeToString()
-
-
-def half_weights(model_bytes: bytes) -> bytes:
-    """The same model with the weights of its convolutions and matrix products stored as float16: half the file.
-
-    Each becomes a float16 initializer and a Cast, which ONNX Runtime folds when it loads the model, so it computes in
-    float32 as before. Weights change by at most 2^-11 of their value (2^-25 where they are tiny). Biases and
-    coordinates stay as they are, and so do weights beyond what float16 holds, 65504.
-    """
-    model = onnx.load_model_from_string(model_bytes)
-    graph = model.graph
-    weights = {node.input[_WEIGHT_INPUTS[node.op_type]] for node in graph.node if node.op_type in _WEIGHT_INPUTS}
-    casts = []
-    for tensor in graph.initializer:
-        if tensor.name in weights and tensor.data_type == TensorProto.FLOAT:
-            values = numpy_helper.to_array(tensor)
-            if np.abs(values).max(initial=0) <= np.finfo(np.float16).max:
-                full, half = tensor.name, f"{tensor.name}_half"
-                tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), half))
-                casts.append(helper.make_node("Cast", [half], [full], to=TensorProto.FLOAT))
-    nodes = [*casts, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()
 

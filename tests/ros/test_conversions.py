@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -127,6 +128,20 @@ def test_an_empty_image_is_refused(height, width):
 def test_without_cv_bridge_other_encodings_are_refused_by_name():
     message = Image(height=2, width=2, encoding="yuv422", step=4, data=bytes(8))
     with pytest.raises(ConversionError, match=r"'yuv422' needs cv_bridge, which is not installed.*rgb8"):
+        view_image(message, "visible")
+
+
+@pytest.mark.parametrize("error", [AttributeError("newbyteorder"), ImportError("cv_bridge_boost"), TypeError("pair")])
+def test_whatever_cv_bridge_raises_is_a_refusal(monkeypatch, error):
+    """A build for NumPy 1 beside NumPy 2 fails in its own ways, which must not end the node."""
+
+    class Bridge:
+        def imgmsg_to_cv2(self, message, wanted):
+            raise error
+
+    monkeypatch.setitem(sys.modules, "cv_bridge", SimpleNamespace(CvBridge=Bridge))
+    message = Image(height=2, width=2, encoding="bayer_rggb16", step=4, data=bytes(8), is_bigendian=1)
+    with pytest.raises(ConversionError, match=f"cv_bridge cannot convert encoding 'bayer_rggb16': {error}"):
         view_image(message, "visible")
 
 

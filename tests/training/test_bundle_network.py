@@ -16,12 +16,12 @@ from torch import nn
 
 from vifa_runtime.backends import Options, prepare
 from vifa_runtime.bundle import BACKBONE, Bundle, Task, load_bundle
+from vifa_runtime.half_weights import half_weights
 from vifa_runtime.pipeline import FusionPipeline
 from vifa_training.bundle_network import READABLE, network_of, read_weights
 from vifa_training.checkpoint import TrainingError
 from vifa_training.export import export_bundle, head_graph
 from vifa_training.networks import FusionNetwork, count_layers, deepen
-from vifa_training.onnx_graphs import half_weights
 from vifa_training.pictures import Fused
 
 SAMPLE = noise_sample("p", 88, 120, seed=5)

@@ -17,7 +17,8 @@ from task_cases import as_picture, lively, random_image
 from torch import Tensor, nn
 
 from vifa_runtime.graph_check import check_task
-from vifa_training.tasks import TaskNetwork, half_weights, task_graph
+from vifa_runtime.half_weights import full_weights, half_weights
+from vifa_training.tasks import TaskNetwork, task_graph
 from vifa_training.tasks.following import cell_centres
 
 SIZES = [(64, 96), (33, 47), (121, 82)]
@@ -78,6 +79,7 @@ def test_half_weights_halve_the_file_and_hardly_change_results(network: TaskNetw
     half = half_weights(graph)
     assert len(half) < 0.53 * len(graph)
     check_task(half, network.kind, 3, 1)
+    check_they_are_the_same_in_full(half)
     image = random_image(121, 82, seed=9)
     found, full = runner(half)(image), runner(graph)(image)
     if network.kind == "detection":
@@ -86,6 +88,15 @@ def test_half_weights_halve_the_file_and_hardly_change_results(network: TaskNetw
     else:
         assert (found["mask"] == full["mask"]).mean() > 0.98
         assert np.abs(found["confidence"].astype(int) - full["confidence"]).max() <= 8
+
+
+def check_they_are_the_same_in_full(half: bytes) -> None:
+    full = full_weights(half)
+    assert len(full) > 1.8 * len(half) and full_weights(full) == full
+    image = random_image(64, 96, seed=3)
+    for name, array in runner(half)(image).items():
+        np.testing.assert_array_equal(runner(full)(image)[name], array)
+    assert len(half_weights(full)) < 1.01 * len(half)
 
 
 def test_half_weights_are_the_nearest_of_float16_and_spare_what_is_none() -> None:

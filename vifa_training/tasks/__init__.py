@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from vifa_training.onnx_graphs import half_weights
 from vifa_training.tasks.base import TaskNetwork, TaskNetworkError
 from vifa_training.tasks.deeplabv3plus import DeepLabV3PlusMobileNetV2, DeepLabV3PlusResNet18
 from vifa_training.tasks.graph import task_graph
@@ -24,4 +23,4 @@ def build_task_network(name: str, classes: int) -> TaskNetwork:
     return TASK_NETWORKS[name](classes)
 
 
-__all__ = ["TASK_NETWORKS", "TaskNetwork", "TaskNetworkError", "build_task_network", "half_weights", "task_graph"]
+__all__ = ["TASK_NETWORKS", "TaskNetwork", "TaskNetworkError", "build_task_network", "task_graph"]
