@@ -3,8 +3,9 @@
     .venv/bin/python benchmarks/int8_speed.py --data ../shared/data
 
 Each bundle goes through `vifa bundle quantize`, calibrated on training pairs and measured on validation pairs, with its
-limit and without one. Then the whole chain and fusion alone run on one real pair, floats and bytes in turns:
-`times_faster` is the median of the turns' ratios, with quartiles. `moved_most` is the guarded metric that changed most.
+limit and without one; what lies in `--work` is not made again. Then the whole chain and fusion alone run on one real
+pair, floats and bytes in turns: `times_faster` is the median of the turns' ratios, with quartiles. `moved_most` is the
+guarded metric that changed most.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import argparse
 import json
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,8 +35,11 @@ NO_LIMIT = 1e6
 SHOWN = 12  # pairs of each part to calibrate on
 
 
-def quantize(name: str, data: Path, limit: float, measured: int, output: Path) -> list[dict[str, Any]] | None:
-    """Make the bundle; rows of its metrics, or None where the command refuses."""
+def quantize(name: str, data: Path, limit: float, measured: int, output: Path) -> list[dict[str, Any]]:
+    """Make the bundle; rows of its metrics, none where the command refuses."""
+    told = output.with_name(f"{output.name}.json")
+    if told.exists():
+        return json.loads(told.read_text())
     parts = PARTS if any(task.kind != "fusion" for task in load_bundle(find_bundle(name)).tasks) else PARTS[:1]
     words = ["bundle", "quantize", name, "-o", str(output), "--limit", str(limit), "--json"]
     words += ["--images", str(SHOWN), "--measured", str(measured)]
@@ -44,10 +47,12 @@ def quantize(name: str, data: Path, limit: float, measured: int, output: Path) -
         words += ["--pairs", str(data / part / "train"), "--evaluation", str(data / part / "val")]
     command = [sys.executable, "-P", "-m", "vifa_ros.cli", *words]
     done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode and "can be in 8 bits within" in done.stderr:
-        return None
-    done.check_returncode()
-    return json.loads(done.stdout)["rows"]
+    is_refused = done.returncode and "can be in 8 bits within" in done.stderr
+    if done.returncode and not is_refused:
+        raise SystemExit(done.stderr)
+    rows = [] if is_refused else json.loads(done.stdout)["rows"]
+    told.write_text(json.dumps(rows))
+    return rows
 
 
 def in_turns(first: Callable[[], Any], second: Callable[[], Any], seconds: float) -> tuple[float, float, list[float]]:
@@ -82,7 +87,7 @@ def measure(name: str, limit: float, options: argparse.Namespace, folder: Path) 
     """The rows of one bundle with one limit."""
     given = {"bundle": name, "limit": "none" if limit == NO_LIMIT else limit}
     changes = quantize(name, options.data, limit, options.measured, folder)
-    if changes is None:
+    if not changes:
         return [given | {"part": "refused"} | dict.fromkeys(("in_8_bits", "float_ms", "int8_ms", "times_faster"), "")]
     guarded = [row for row in changes if row["metric"] in STEADY + GUARDED]
     worst = max(guarded, key=lambda row: abs(row["change"]))
@@ -108,14 +113,19 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=20, help="of each comparison")
     parser.add_argument("--measured", type=int, default=0, help="validation pairs of each part; 0 for all")
+    parser.add_argument("--work", type=Path, default=Path("runs/int8"), help="where the bundles in 8 bits are kept")
+    parser.add_argument("--only-make", action="store_true", help="make them, measure no speed")
     parser.add_argument("--output", "-o", type=Path, default=Path("docs/results/int8_speed.json"))
     options = parser.parse_args()
-    rows = []
-    with tempfile.TemporaryDirectory() as temporary:
-        for name in options.bundles:
-            for limit in (LIMIT, NO_LIMIT):
-                rows += measure(name, limit, options, Path(temporary) / f"{name}-{limit}")
-                print(rows[-1], flush=True)
+    made = {
+        (name, limit): options.work / f"{name}-{limit:g}" for name in options.bundles for limit in (LIMIT, NO_LIMIT)
+    }
+    for (name, limit), folder in made.items():
+        quantize(name, options.data, limit, options.measured, folder)
+        print(f"{folder} is there", flush=True)
+    if options.only_make:
+        return
+    rows = [row for (name, limit), folder in made.items() for row in measure(name, limit, options, folder)]
     keys = list(dict.fromkeys(key for row in rows for key in row))
     publish([{key: row.get(key, "") for key in keys} for row in rows], options.output, "benchmarks/int8_speed.py")
 
