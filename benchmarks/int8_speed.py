@@ -31,7 +31,7 @@ from vifa_runtime.quantize import GUARDED, LIMIT, STEADY
 
 BUNDLES = ("nano-fusion", "nano-two-task", "tardal-fusion")
 PARTS = ("msrs", "cwfid")  # fields only where a bundle has a task for them
-NO_LIMIT = 1e6
+NO_LIMIT = 1e6  # relative
 SHOWN = 12  # pairs of each part to calibrate on
 
 
@@ -118,7 +118,9 @@ def main() -> None:
     parser.add_argument("--output", "-o", type=Path, default=Path("docs/results/int8_speed.json"))
     options = parser.parse_args()
     made = {
-        (name, limit): options.work / f"{name}-{limit:g}" for name in options.bundles for limit in (LIMIT, NO_LIMIT)
+        (name, limit): options.work / (name if limit == LIMIT else f"{name}-without-limit")
+        for name in options.bundles
+        for limit in (LIMIT, NO_LIMIT)
     }
     for (name, limit), folder in made.items():
         quantize(name, options.data, limit, options.measured, folder)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
@@ -35,6 +36,7 @@ BACKBONE = "backbone.onnx"
 IMAGES = ("visible", "thermal")  # inputs of the backbone
 LARGEST_MANIFEST = 1 << 20
 LARGEST_FILE = 1 << 29
+_NAME = "[a-z0-9][a-z0-9_.-]{0,99}"  # of a bundle, as bundle.schema.json has it
 
 
 class BundleError(ValueError):
@@ -159,7 +161,7 @@ def write_bundle(folder: Path, manifest: Mapping[str, Any], contents: Mapping[st
     """
     for name in contents:
         _check_name(folder, name)
-    check_output(folder)
+    _check_place(folder)
     with whole_folder(folder) as beside:
         for name, data in contents.items():
             path = beside / name
@@ -172,12 +174,21 @@ def write_bundle(folder: Path, manifest: Mapping[str, Any], contents: Mapping[st
         return load_bundle(beside)
 
 
-def check_output(folder: Path) -> None:
-    """Refuse a folder that `write_bundle` would not write; for those who ask before long work.
+def check_new_bundle(folder: Path) -> None:
+    """Refuse a folder that cannot become a bundle of the folder's name; for those who ask before long work.
 
     Raises:
-        BundleError: something that is no bundle is there.
+        BundleError: something that is no bundle is there, or a bundle cannot be called so.
     """
+    _check_place(folder)
+    if not re.fullmatch(_NAME, folder.resolve().name):
+        raise BundleError(
+            f"a bundle is called as its folder, in small letters, digits and _.-, and {folder.name} is not; "
+            "choose another output folder"
+        )
+
+
+def _check_place(folder: Path) -> None:
     if folder.exists() and not (folder / MANIFEST).exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BundleError(f"{folder} exists and is no bundle; choose another output folder")
 

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from vifa_runtime.bundle import Bundle, check_output, load_bundle, write_bundle
+from vifa_runtime.bundle import Bundle, check_new_bundle, load_bundle, write_bundle
 from vifa_runtime.card import bundle_card, markdown_table
 from vifa_runtime.cli_options import BundleArgument, JsonOption
 from vifa_runtime.label_folder import LabelFolder
@@ -48,7 +48,7 @@ def quantize(
     Example: vifa bundle quantize tardal-fusion --pairs data/train --evaluation data/val -o tardal-int8
     """
     source = load_bundle(find_bundle(bundle))
-    check_output(output)
+    check_new_bundle(output)
     console = Console(stderr=True)
     with console.status("") as shown:
         result = make_8_bits(

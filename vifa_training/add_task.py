@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from vifa_runtime.bundle import BACKBONE, Bundle, check_output, write_bundle
+from vifa_runtime.bundle import BACKBONE, Bundle, check_new_bundle, write_bundle
 from vifa_runtime.card import bundle_card
 from vifa_runtime.half_weights import half_weights
 from vifa_runtime.provenance import commit, today
@@ -26,16 +25,13 @@ from vifa_training.task_model import JointModel
 from vifa_training.task_recipe import TaskPreset, TaskRecipe
 from vifa_training.tasks import TaskNetwork, task_graph
 
-_BUNDLE_NAME = "[a-z0-9][a-z0-9_.-]{0,99}"  # as bundle.schema.json has it
-
 
 def check_addition(bundle: Bundle, recipe: TaskRecipe, drop: Sequence[str] = (), folder: Path | None = None) -> None:
     """Refuse, before anything is trained, what could not be written in the end (to `folder`, where it is known).
 
     Raises:
-        TrainingError: the bundle has a task of that name that is not dropped, or lacks one that is; no bundle can be
-            called as the folder.
-        BundleError: something that is no bundle is in the folder.
+        TrainingError: the bundle has a task of that name that is not dropped, or lacks one that is.
+        BundleError: something that is no bundle is in the folder, or no bundle can be called so.
     """
     for name in drop:
         if name not in bundle.task_names:
@@ -48,12 +44,7 @@ def check_addition(bundle: Bundle, recipe: TaskRecipe, drop: Sequence[str] = (),
         )
     if folder is None:
         return
-    check_output(folder)
-    if not re.fullmatch(_BUNDLE_NAME, folder.resolve().name):
-        raise TrainingError(
-            f"a bundle is called as its folder, in small letters, digits and _.-, and {folder.name} is not; "
-            "choose another output folder"
-        )
+    check_new_bundle(folder)
 
 
 def choose_like(bundle: Bundle, name: str | None) -> str:

@@ -249,8 +249,9 @@ def test_the_command_writes_a_bundle_that_loads_and_runs(tmp_path, small):
     assert difference.max() > 0 and difference.mean() < 2
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/notes.txt").write_text("kept")
-    with pytest.raises(BundleError, match="is no bundle"):
-        CliRunner().invoke(app, [*command[:-4], "-o", str(tmp_path / "mine")], catch_exceptions=False)
+    for name, problem in (("mine", "mine exists and is no bundle"), ("Mine+", r"digits and _\.-, and Mine\+ is not")):
+        with pytest.raises(BundleError, match=problem):
+            CliRunner().invoke(app, [*command[:-4], "-o", str(tmp_path / name)], catch_exceptions=False)
 
 
 def check_card(card, rows, made, folder):

@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from vifa_runtime.bundle import check_output, load_bundle
+from vifa_runtime.bundle import check_new_bundle, load_bundle
 from vifa_runtime.models import find_bundle
 from vifa_training.backbone_update import plan_update, update_backbone
 from vifa_training.commands.options import BundleName, Channels, Data, Older, Threads, use_threads
@@ -45,7 +45,7 @@ def stage1(
     """
     use_threads(threads)
     source = load_bundle(find_bundle(bundle))
-    check_output(output)
+    check_new_bundle(output)
     update = plan_update(source, like, channels or [], older or [], preset, DEFAULT_LOSS, weight=weight)
     written = update_backbone(update, open_checked(data, part), part, data, run, output, show_update)
     print(f"{output}: {', '.join(written.task_names)} on a backbone that learned {', '.join(part)}")
