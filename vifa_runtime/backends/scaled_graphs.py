@@ -1,9 +1,9 @@
 """Graphs with scales of their own (INT8), as TensorRT takes them: signed and symmetric, weights scaled there and back.
 
-`vifa bundle quantize` writes what processors like best: unsigned activations with a zero point, and weights and biases
-as integers. TensorRT has neither zero points nor uint8 there, nor 32-bit biases (github:onnx/onnx-tensorrt,
-`QuantDequantLinearHelper`). Weights and biases keep their values; an activation keeps its range, in steps that are up
-to twice as large, as the range of signed numbers has it.
+`vifa bundle quantize` writes what processors like best: unsigned activations with a zero point, a Relu only as a range
+that begins at 0, and weights and biases as integers. TensorRT has neither zero points nor uint8 there, nor 32-bit biases
+(github:onnx/onnx-tensorrt, `QuantDequantLinearHelper`). Weights and biases keep their values; an activation keeps its
+range, in steps that are up to twice as large, as the range of signed numbers has it, behind a Relu where that began at 0.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ def make_symmetric(model: ModelProto) -> None:
             if quantised not in signed and (zero.dtype == np.uint8 or zero.any()):
                 signed[quantised] = _add_signed(model, quantised, scale, zero)
             node.input[1:] = signed.get(quantised, node.input[1:])
+            if node.op_type == "QuantizeLinear" and zero.dtype == np.uint8 and not zero.any():
+                positive = f"{quantised}/positive"
+                nodes.append(helper.make_node("Relu", [node.input[0]], [positive]))
+                node.input[0] = positive
             nodes.append(node)
         elif source is not None:
             nodes += _widen(model, node, source, scale, zero)

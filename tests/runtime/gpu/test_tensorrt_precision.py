@@ -5,10 +5,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 from onnxruntime import quantization
-from rewritten_graphs import IMAGE, compute, pixels, shapes_of, smooth_pair
+from rewritten_graphs import IMAGE, compute, operators, pixels, shapes_of, smooth_pair
 from tensorrt_rules import parser_problems
 from tiny_bundle import BYTE, FLOAT, graph, value
 
+from vifa_runtime import quantize
 from vifa_runtime.backends.tensorrt_graphs import GraphRewriteError, is_quantised, rewrite
 
 node = helper.make_node
@@ -76,6 +77,46 @@ def test_scales_become_signed_and_symmetric(tmp_path, per_channel, activations, 
     spread = np.abs(exact).max()
     assert 0 < np.abs(now - exact).max() < max(2.5 * np.abs(was - exact).max(), 0.02 * spread)
     assert np.abs(now - was).max() < 0.05 * spread
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_what_is_between_convolutions_survives_new_scales(old):
+    """The quantizer leaves Relu and Clip to the ends of unsigned ranges, which signed ones do not have."""
+    rng = np.random.default_rng(1)
+    nodes = [
+        node("Transpose", ["visible"], ["planes"], perm=[0, 3, 1, 2]),
+        node("Cast", ["planes"], ["levels"], to=FLOAT),
+        node("Div", ["levels", "white"], ["shares"]),
+        node("Conv", ["shares", "first", "low"], ["a"], kernel_shape=[3, 3], pads=[1] * 4, name="first"),
+        node("Relu", ["a"], ["b"], name="relu"),
+        node("Conv", ["b", "second", "low"], ["c"], kernel_shape=[3, 3], pads=[1] * 4, name="second"),
+        node("Clip", ["c", "none", "six"], ["d"], name="clip"),
+        node("Add", ["b", "d"], ["e"], name="sum"),
+        node("MaxPool", ["e"], ["f"], kernel_shape=[2, 2], strides=[2, 2], name="pool"),
+        node("Resize", ["f", "", "scales"], ["g"], mode="nearest", name="grow"),
+        node("Concat", ["b", "g"], ["h"], axis=1, name="join"),
+        node("Conv", ["h", "third"], ["out"], name="third"),
+    ]
+    constants = {
+        "white": np.float32(255),
+        "first": rng.normal(0, 0.5, (8, 3, 3, 3)).astype(np.float32),
+        "second": rng.normal(0, 0.5, (8, 8, 3, 3)).astype(np.float32),
+        "third": rng.normal(0, 0.5, (4, 16, 1, 1)).astype(np.float32),
+        "low": np.full(8, -0.2, np.float32),
+        "none": np.float32(0),
+        "six": np.float32(6),
+        "scales": np.array([1, 1, 2, 2], np.float32),
+    }
+    plain = graph(nodes, [value("visible", BYTE, [1, "H", "W", 3])], [value("out", FLOAT, None)], constants)
+    batches = [{"visible": smooth_pair(seed=seed)["visible"]} for seed in range(4)]
+    data = quantize._in_8_bits(plain, ["first", "second", "third"], batches)
+    kinds = operators(data)
+    assert "Relu" not in kinds and "Clip" not in kinds and kinds.count("DequantizeLinear") >= 8
+    written = rewrite(data, shapes_of(batches[0]), old=old, half=True)
+    assert not parser_problems(onnx.load_model_from_string(written.data), old)
+    exact, was, now = (compute(one, batches[0])["out"] for one in (plain, data, written.data))
+    assert np.abs(was - exact).mean() < 0.02 * np.abs(exact).max()
+    assert np.abs(now - exact).mean() < 2.5 * np.abs(was - exact).mean()
 
 
 def test_weights_keep_their_values_when_their_scale_is_written_anew(tmp_path):
