@@ -1,9 +1,9 @@
 """Graphs with scales of their own (INT8), as TensorRT takes them: signed and symmetric, weights scaled there and back.
 
 `vifa bundle quantize` writes what processors like best: unsigned activations with a zero point, a Relu only as a range
-that begins at 0, and weights and biases as integers. TensorRT has neither zero points nor uint8 there, nor 32-bit biases
+that begins at 0, weights and biases as integers. TensorRT has neither zero points nor uint8 there, nor 32-bit biases
 (github:onnx/onnx-tensorrt, `QuantDequantLinearHelper`). Weights and biases keep their values; an activation keeps its
-range, in steps that are up to twice as large, as the range of signed numbers has it, behind a Relu where that began at 0.
+range, in steps that are up to twice as large, as the range of signed numbers has it, behind a Relu if it began at 0.
 """
 
 from __future__ import annotations
