@@ -171,6 +171,13 @@ def test_narrow_convolutions_stay_in_floats_but_depthwise_ones(monkeypatch):
     assert module._gaining(data) == ["of each", "of 8"]
 
 
+@pytest.mark.parametrize(
+    ("most", "counts"), [(0, []), (1, [1]), (3, [3, 2, 1]), (75, [75, 66, 57, 47, 38, 29, 19, 10])]
+)
+def test_counts_that_are_tried(most, counts):
+    assert module._counts(most) == counts
+
+
 def test_what_is_between_convolutions_in_8_bits_is_too():
     """An activation, a pooling and a sum of two of them; not what floats enter, nor what leads out of the graph."""
     weights = {f"w{n}": np.ones((2, 2, 1, 1), np.float32) for n in range(4)} | {"twice": np.float32(2)}
