@@ -135,9 +135,9 @@ def _quantize_graph(
     say: Callable[[str], None],
 ) -> tuple[Bundle, tuple[int, int]]:
     """The bundle with one more graph in 8 bits as far as that goes, and how many of its convolutions are."""
-    stored = original.graphs[path]
-    graph = _with_names(full_weights(stored))  # the quantizer looks for constant weights
-    keep = half_weights if full_weights(stored) != stored else bytes
+    full = full_weights(original.graphs[path])  # the quantizer looks for constant weights
+    keep = half_weights if full != original.graphs[path] else bytes
+    graph = _with_names(full)
     names = _gaining(graph)
     inputs = list(graph_inputs(original, path, ((pair.visible, pair.thermal) for pair in calibration)))
     order, every = _ranked(graph, names, inputs), len(_convolutions(graph))
