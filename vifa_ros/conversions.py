@@ -161,6 +161,6 @@ def _by_cv_bridge(message: Image, stream: str) -> ImageView:
         ) from None
     try:
         pixels = CvBridge().imgmsg_to_cv2(message, wanted)
-    except Exception as error:  # any: of a build for NumPy 1 beside NumPy 2, AttributeError and ImportError come as well
+    except Exception as error:  # of a build for NumPy 1 beside NumPy 2, AttributeError and ImportError come as well
         raise ConversionError(f"cv_bridge cannot convert encoding {message.encoding!r}: {error}") from None
     return ImageView(np.ascontiguousarray(pixels), wanted)
