@@ -179,7 +179,7 @@ def test_counts_that_are_tried(most, counts):
 
 
 def test_what_is_between_convolutions_in_8_bits_is_too():
-    """An activation, a pooling and a sum of two of them; not what floats enter, nor what leads out of the graph."""
+    """An activation, a sum and a product; not what floats enter, nor what leads out of the graph."""
     weights = {f"w{n}": np.ones((2, 2, 1, 1), np.float32) for n in range(4)} | {"twice": np.float32(2)}
     nodes = [
         node("Conv", ["image", "w0"], ["a"], name="first"),

@@ -1,7 +1,7 @@
 """Whether products of 8 bits overflow on this processor, which ONNX Runtime does not say.
 
 x86 processors before VNNI add two products of 8 bits in 16, and what does not fit is lost without a word. ONNX Runtime
-has kernels that do not, but they are three times slower, and it takes them on every x86 processor if asked to. So a
+has kernels that do not, but they are slower, and it takes them on every x86 processor if asked to. So a
 convolution that is known is computed, and they are asked for where its result is wrong.
 """
 
