@@ -287,7 +287,7 @@ def main() -> None:
         rows += refusal_trials(data, pairs, few)
         if data == "msrs":
             rows += offset_trials(pairs, options.trials)
-    publish(rows, options.output, "benchmarks/alignment.py")
+    publish(rows, options.output)
 
 
 if __name__ == "__main__":

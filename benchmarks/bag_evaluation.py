@@ -155,7 +155,7 @@ def main() -> None:
             bags.append(work / f"bag{count}")
             record(folders[-1], bags[-1], RecordSettings(classes=CLASSES))
         rows = [measure(name, folders, bags, options.rounds, work / "report") for name in options.bundles]
-    publish(rows, options.output, "benchmarks/bag_evaluation.py")
+    publish(rows, options.output)
 
 
 if __name__ == "__main__":

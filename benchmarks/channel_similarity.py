@@ -100,7 +100,7 @@ def main() -> None:
     torch.set_num_threads(1)
     width, height = (int(side) for side in options.size.split("x"))
     rows = [measure(name, (height, width)) for name in options.layers]
-    publish(rows, options.output, "benchmarks/channel_similarity.py")
+    publish(rows, options.output)
 
 
 if __name__ == "__main__":

@@ -133,7 +133,7 @@ def main() -> None:
             for part, settings in parts.items()
             for row in measure(settings, options.seconds)
         ]
-    publish(rows, options.output, "benchmarks/engine_settings.py")
+    publish(rows, options.output)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+from rows import command_line
 
 from vifa_runtime.backends import Options, prepare
 from vifa_runtime.bench import with_heads
@@ -115,7 +116,7 @@ def main() -> None:
         row["variants"] = variants(bundle, (height, width), options.threads, options.seconds)
         row["eager"] = against_eager(bundle, (height, width), options.threads, options.seconds)
         rows.append(row)
-    result = {"meta": describe_run("benchmarks/engine_speed.py", seed=0), "rows": rows}
+    result = {"meta": describe_run(command_line(), seed=0), "rows": rows}
     write_json(options.output, result)
     device = re.sub("[^a-z0-9]+", "-", machine().lower()).strip("-")
     write_json(Path("benchmarks/results") / f"{device}.json", result)

@@ -129,7 +129,7 @@ def main() -> None:
         return
     rows = [row for (name, limit), folder in made.items() for row in measure(name, limit, options, folder)]
     keys = list(dict.fromkeys(key for row in rows for key in row))
-    publish([{key: row.get(key, "") for key in keys} for row in rows], options.output, "benchmarks/int8_speed.py")
+    publish([{key: row.get(key, "") for key in keys} for row in rows], options.output)
 
 
 if __name__ == "__main__":

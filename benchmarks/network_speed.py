@@ -64,7 +64,7 @@ def main() -> None:
             "times_the_first": round(float(np.median(ratios)), 1), "least": round(float(ratios.min()), 1),
             "most": round(float(ratios.max()), 1),
         })  # fmt: skip
-    publish(rows, options.output, "benchmarks/network_speed.py")
+    publish(rows, options.output)
 
 
 if __name__ == "__main__":

@@ -320,7 +320,7 @@ def main() -> None:
             for subject, measured in rounds.items():
                 measured.append(measure(name, case, subject, options))
         rows.append(summarise(name, rounds["node"], rounds["relay"]))
-    publish(rows, options.json, "benchmarks/node_latency.py")
+    publish(rows, options.json)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from rows import command_line
 
 from vifa_runtime.files import write_json
 from vifa_runtime.provenance import describe_run
@@ -101,7 +102,7 @@ def main() -> None:
         {"network": "didfuse", "pair": pair.name, **measure(imported.network, task, pair)}
         for pair in track(find_published(options.didfuse), "didfuse")
     ]
-    meta = describe_run("benchmarks/published_weights.py")
+    meta = describe_run(command_line())
     compared = "our network with the published weights against the fused images that the authors published"
     write_json(options.output, {"meta": {**meta, "compared": compared, "weights": imported.origin}, "rows": rows})
     show(rows)

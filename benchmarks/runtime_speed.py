@@ -83,7 +83,7 @@ def main() -> None:
         row = {"bundle": bundle.name, "tasks": len(bundle.tasks), "thermal": name, "size": options.size}
         rows.append({**row, "threads": options.threads, **measure(pipeline, frames, options.repeats)})
         pipeline.close()
-    publish(rows, options.output, "benchmarks/runtime_speed.py")
+    publish(rows, options.output)
 
 
 if __name__ == "__main__":

@@ -87,8 +87,7 @@ def main() -> None:
                 row = {"network": options.network, "method": method, "setting": name, "task": task}
                 numbers = {"value": round(value, 4), "kept": round(kept[task], 4)}
                 rows.append({**row, **numbers, "mean_kept": round(sum(kept.values()) / len(kept), 4)})
-    command = f"benchmarks/sequence_choices.py --network {options.network} --task {options.task}"
-    publish(rows, options.output, command)
+    publish(rows, options.output)
 
 
 if __name__ == "__main__":

@@ -275,7 +275,7 @@ def main() -> None:
         process.send_signal(signal.SIGINT)
         process.wait(20)
         rclpy.try_shutdown()
-    publish([{"policy": options.policy, **row}], options.json, "benchmarks/soak.py")
+    publish([{"policy": options.policy, **row}], options.json)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def main() -> None:
     )
     folds = range(1, options.folds + 1)
     rows = [measure(experiment, recipe, fold) for recipe in experiment.recipes for fold in folds]
-    publish(rows, options.json, "benchmarks/task_folds.py")
+    publish(rows, options.json)
 
 
 if __name__ == "__main__":

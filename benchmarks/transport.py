@@ -19,6 +19,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from rows import command_line
+
 from vifa_ros.demo import DemoSettings, run_demo
 from vifa_ros.profiles import dds_environment
 from vifa_runtime.files import write_json
@@ -94,7 +96,7 @@ def main() -> None:
     for _ in range(3):
         row = count_node(options.frames, options.rate)
         add("fusion node", "config/fastdds.xml", row["frames_sent"], row["frames_in"], row["processed"])
-    write_json(options.output, {"meta": describe_run("benchmarks/transport.py", seed=0), "rows": rows})
+    write_json(options.output, {"meta": describe_run(command_line(), seed=0), "rows": rows})
     print(f"{options.output} written")
 
 
